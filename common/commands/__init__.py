@@ -1,0 +1,1 @@
+"""Command groups of the `fedqana` command that need only `common`."""

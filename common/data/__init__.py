@@ -1,0 +1,1 @@
+"""From a hospital's files to arrays that a network can be trained on."""

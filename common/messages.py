@@ -1,0 +1,207 @@
+"""What coordinator and site say to each other, free of any engine.
+
+Every exchange is an `Instruction` to a site and an `Answer` from it. Both carry a validated JSON
+part and, beside it, named arrays (weights) or files (a bundle's). Sites answer with codes and
+numbers only: never with text that could stem from patients' data.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from common.errors import SiteRefused
+from common.qana.config import QanaConfig
+
+PROTOCOL = 1
+"""Raised whenever a message changes its meaning; both sides must have the same."""
+
+Kind = Literal["handshake", "train", "evaluate", "deploy", "final"]
+KINDS: tuple[Kind, ...] = ("handshake", "train", "evaluate", "deploy", "final")
+
+SiteCode = Literal[
+    "bad-instruction",
+    "no-cases",
+    "data-unreadable",
+    "bundle-damaged",
+    "device-error",
+    "storage-full",
+    "state-damaged",
+    "internal-error",
+]
+"""Why a site could not do what it was asked: the only words it sends."""
+
+
+class _Message(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class HandshakeAsk(_Message):
+    """Before round 1: does this site fit the run?"""
+
+    protocol: int
+    run: str
+    classes: tuple[str, ...]
+    config: QanaConfig
+
+
+class HandshakeReply(_Message):
+    """A site's name, what it runs and how many cases it has (not which)."""
+
+    protocol: int
+    site: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")
+    classes: tuple[str, ...]
+    model_hash: str
+    fedqana: str
+    n_train: int = Field(ge=0)
+    n_validation: int = Field(ge=0)
+    n_test: int = Field(ge=0)
+
+
+class TrainAsk(_Message):
+    """One round of local training; the weights travel beside it."""
+
+    run: str
+    round: int = Field(ge=1)
+    phase: Literal["float", "qat"]
+    classes: tuple[str, ...]
+    config: QanaConfig
+    epochs: int = Field(ge=1)
+    batch: int = Field(ge=2)
+    learning_rate: float = Field(gt=0)
+    prior_strength: float = Field(ge=0)
+    proximal: float = Field(ge=0)
+    balance: Literal["prior", "smote", "none"]
+    seed: int = Field(ge=0)
+
+
+class TrainReply(_Message):
+    """How much a site trained on and the loss of its last epoch."""
+
+    examples: int = Field(gt=0)
+    loss: float = Field(allow_inf_nan=False)
+    seconds: float = Field(ge=0)
+
+
+class EvaluateAsk(_Message):
+    """Evaluate the global weights on the site's validation lesions; calibrate if asked."""
+
+    run: str
+    round: int = Field(ge=1)
+    phase: Literal["float", "qat"]
+    classes: tuple[str, ...]
+    config: QanaConfig
+    calibrate: bool
+
+
+class EvaluateReply(_Message):
+    """Additive counts (`common.metrics.ScoreCounts` as JSON) and calibration ranges."""
+
+    counts: dict[str, Any]
+    ranges: tuple[float, ...] = ()
+    calibration_images: int = Field(ge=0, default=0)
+    seconds: float = Field(ge=0)
+
+
+class DeployAsk(_Message):
+    """A new model version for the site's chip; the bundle's files travel beside it."""
+
+    run: str
+    round: int = Field(ge=1)
+    version: int = Field(ge=1)
+    seed: int = Field(ge=0)
+
+
+class DeployReply(_Message):
+    """What the edge client did with the version and the cases that came since the last."""
+
+    switched: bool
+    reason: Literal["", "worse-than-current", "too-few-cases", "does-not-fit"]
+    in_service: int = Field(ge=0)
+    cases_learned: int = Field(ge=0)
+    new_classes: tuple[str, ...]
+    backend: str = Field(max_length=200)
+    heads: dict[Literal["akida", "quantized", "chip_before", "chip_after"], dict[str, Any]]
+    old_before: tuple[int, int]
+    old_after: tuple[int, int]
+    new_before: tuple[int, int]
+    new_after: tuple[int, int]
+    agreement: dict[str, int]
+    mean_spikes: dict[str, float]
+    latency_ms: float | None = None
+    power_mw: float | None = None
+    seconds: float = Field(ge=0)
+
+
+class FinalAsk(_Message):
+    """Once, after the last round: all heads on the site's test lesions.
+
+    ``classes`` is the registry at the end; the bundle may lack its newest ones.
+    """
+
+    run: str
+    round: int = Field(ge=1)
+    classes: tuple[str, ...]
+    seed: int = Field(ge=0)
+
+
+class FinalReply(_Message):
+    """Additive counts per head on the test lesions."""
+
+    heads: dict[Literal["float", "quantized", "akida", "chip"], dict[str, Any]]
+    agreement: dict[str, int]
+    seconds: float = Field(ge=0)
+
+
+ASKS: dict[Kind, type[_Message]] = {
+    "handshake": HandshakeAsk,
+    "train": TrainAsk,
+    "evaluate": EvaluateAsk,
+    "deploy": DeployAsk,
+    "final": FinalAsk,
+}
+
+
+@dataclass(frozen=True)
+class Instruction:
+    """What a site is asked to do.
+
+    Parameters
+    ----------
+    kind : one of `KINDS`
+    ask : the kind's message
+    arrays : named float32 arrays, by default none
+    files : file contents by name, by default none
+    """
+
+    kind: Kind
+    ask: BaseModel
+    arrays: dict[str, NDArray[np.float32]] = field(default_factory=dict)
+    files: dict[str, bytes] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a site said, or the code of why it could not.
+
+    ``reply`` is its JSON, unvalidated on the coordinator's side; ``error`` is empty on success.
+    """
+
+    reply: str = ""
+    error: str = ""
+    arrays: dict[str, NDArray[np.float32]] = field(default_factory=dict)
+
+
+M = TypeVar("M", bound=BaseModel)
+
+
+def parse_reply(text: str, form: type[M]) -> M:
+    """A site's JSON as the expected message; SiteRefused("malformed") for anything else."""
+    try:
+        return form.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors(include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or "reply"
+        raise SiteRefused("malformed", f"malformed reply ({where}: {first['msg']})") from error

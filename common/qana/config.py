@@ -1,0 +1,58 @@
+"""The shape of a QANA network, as plain values that travel in messages and model cards."""
+
+import hashlib
+import json
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Width = Annotated[int, Field(ge=8, le=1024)]
+
+
+class QanaConfig(BaseModel):
+    """Widths and depth of a QANA network.
+
+    Parameters
+    ----------
+    input_size : int
+        Side of the square RGB input in pixels; a multiple of 16.
+    stem : int
+        Filters of the stem convolution (stride 2).
+    widths : tuple of int
+        Filters of the Ghost stages; every stage but the first halves the resolution. The
+        paper's four are 32, 64, 128, 256 (arXiv 2507.15958, section on the architecture).
+    depth : int
+        Ghost blocks per stage.
+    squeeze : int
+        A stage of C filters computes C / squeeze attention channels.
+    transform : int
+        Filters of the transformation stage.
+    spikes : int
+        Units of the 1-bit spike generator: what the chip learns from.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    input_size: int = Field(default=64, ge=32, le=256, multiple_of=16)
+    stem: Width = 32
+    widths: tuple[Width, ...] = (32, 64, 128, 256)
+    depth: int = Field(default=1, ge=1, le=4)
+    squeeze: int = Field(default=4, ge=2, le=16)
+    transform: Width = 256
+    spikes: Width = 256
+
+    @model_validator(mode="after")
+    def _divisible(self) -> "QanaConfig":
+        for width in (*self.widths, self.transform):
+            if width % self.squeeze or width % 2:
+                raise ValueError(f"width {width} must be even and divisible by {self.squeeze}")
+        return self
+
+    def digest(self) -> str:
+        """SHA-256 of the canonical JSON form: equal digests mean equal weight shapes."""
+        text = json.dumps(self.model_dump(mode="json"), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+DEMO_CONFIG = QanaConfig(stem=16, widths=(16, 32, 48, 64), transform=96, spikes=128)
+"""A small network for demonstrations and tests: the same structure at a fraction of the work."""

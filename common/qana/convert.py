@@ -1,0 +1,136 @@
+"""From the quantized Keras model to an Akida version 1 program, and how well the two agree.
+
+cnn2snn is imported here only. Version 1 is asked for explicitly: it is what AKD1000 and AKD1500
+have, and the only version that learns on the chip, whereas cnn2snn targets version 2 by default.
+"""
+
+import contextlib
+import io
+import logging
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from common.akida_runtime import Program
+from common.errors import ConversionRefused
+from common.keras_setup import eagerly, keras, tf
+from common.qana.config import QanaConfig
+from common.qana.networks import PREDICT_BATCH, network
+from common.qana.quantize import chain_names
+from common.qana.weights import NamedWeights
+
+
+def convert(weights: NamedWeights, config: QanaConfig, n_classes: int) -> Program:
+    """The Akida program of a quantized network.
+
+    Parameters
+    ----------
+    weights : named arrays
+        Kernels and biases of the quantized model.
+
+    Raises
+    ------
+    ConversionRefused
+        Where cnn2snn fails, or returns fewer layers, another last layer or another output
+        shape than asked for: it truncates what it cannot convert with no more than a warning.
+    """
+    quantized = network("qat", config, n_classes)
+    quantized.set_weights(weights)
+    return convert_model(quantized.model, chain_names(config), n_classes)
+
+
+def convert_model(model: keras.Model, names: list[str], n_classes: int) -> Program:
+    """`convert` of any quantized Keras model whose layers should become ``names``."""
+    from cnn2snn import AkidaVersion, set_akida_version
+    from cnn2snn import convert as cnn2snn_convert
+
+    logging.getLogger("cnn2snn").setLevel(logging.ERROR)
+    try:
+        with (
+            set_akida_version(AkidaVersion.v1),
+            contextlib.redirect_stdout(io.StringIO()),
+            eagerly(),
+        ):
+            converted = cnn2snn_convert(model)
+    except (RuntimeError, ValueError, TypeError, KeyError) as error:
+        raise ConversionRefused(
+            f"cnn2snn refuses the network: {error}; use the layers that Akida version 1 has"
+        ) from error
+    found = [layer.name for layer in converted.layers if "quantizer" not in layer.name]
+    if found != names:
+        missing = next((n for n in names if n not in found), names[-1])
+        raise ConversionRefused(
+            f"the converted program has {len(found)} of {len(names)} layers, the first missing "
+            f"is {missing!r}; cnn2snn cannot convert that layer for Akida version 1"
+        )
+    if tuple(converted.output_shape) != (1, 1, n_classes):
+        raise ConversionRefused(
+            f"the converted program's output is {tuple(converted.output_shape)} where "
+            f"(1, 1, {n_classes}) was asked for; the conversion is not usable"
+        )
+    return Program(converted)
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How many of ``images`` predictions and ``spikes`` spikes are equal on both sides."""
+
+    images: int
+    equal_predictions: int
+    spikes: int
+    equal_spikes: int
+
+    def to_json(self) -> dict[str, int]:
+        """This count as plain JSON values."""
+        return asdict(self)
+
+
+@lru_cache(maxsize=4)
+def _spikes_and_logits(
+    config: QanaConfig, n_classes: int
+) -> "tf.types.experimental.GenericFunction":
+    model = network("qat", config, n_classes).model
+    probe = keras.Model(
+        model.input, [model.get_layer("spikes_relu").output, model.get_layer("head").output]
+    )
+
+    def forward(images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        spikes, logits = probe(images, training=False)
+        return spikes.to_float(), logits.to_float()
+
+    size = config.input_size
+    return tf.function(forward, input_signature=[tf.TensorSpec([None, size, size, 3], tf.uint8)])
+
+
+def keras_spikes_and_logits(
+    weights: NamedWeights, config: QanaConfig, n_classes: int, images: NDArray[np.uint8]
+) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    """What the quantized Keras model computes: spikes uint8 (n, units), logits float32 (n, c)."""
+    network("qat", config, n_classes).set_weights(weights)
+    forward = _spikes_and_logits(config, n_classes)
+    parts = [
+        forward(tf.constant(images[i : i + PREDICT_BATCH]))
+        for i in range(0, len(images), PREDICT_BATCH)
+    ]
+    if not parts:
+        return np.zeros((0, config.spikes), np.uint8), np.zeros((0, n_classes), np.float32)
+    spikes = np.concatenate([p[0].numpy().reshape(-1, config.spikes) for p in parts])
+    logits = np.concatenate([p[1].numpy() for p in parts]).astype(np.float32)
+    return (spikes > 0).astype(np.uint8), logits
+
+
+def agreement(
+    keras_spikes: NDArray[np.uint8],
+    keras_logits: NDArray[np.float32],
+    program_spikes: NDArray[np.uint8],
+    program_logits: NDArray[np.float32],
+) -> Agreement:
+    """Compare spikes (n, units) and predictions (argmax of logits (n, classes)) of two sides."""
+    return Agreement(
+        len(keras_logits),
+        int((keras_logits.argmax(axis=1) == program_logits.argmax(axis=1)).sum()),
+        int(keras_spikes.size),
+        int((keras_spikes == program_spikes).sum()),
+    )

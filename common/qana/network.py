@@ -1,0 +1,181 @@
+"""QANA's training graph: every branch is linear up to a bounded ReLU, so that it folds exactly.
+
+The elements are those of QANA (arXiv 2507.15958): Ghost blocks with residuals, spatially aware
+channel attention, squeeze-and-excitation, a 1-bit spike generator and a small head. An Akida
+version 1 chip runs a plain chain of convolutions, without Add, Multiply or Concatenate between
+layers. Each element is therefore written in a form that `common.qana.fold` turns into one or
+two plain convolutions by structural re-parameterization (RepVGG, arXiv 2101.03697).
+
+Layer names are the interface to the fold: block ``s1b0`` owns ``s1b0_primary`` and so on.
+"""
+
+from dataclasses import dataclass
+
+from common.keras_setup import keras, tf
+from common.qana.config import QanaConfig
+
+layers = keras.layers
+
+BOUND = 6.0
+"""Upper bound of every bounded ReLU (ReLU6, Howard et al., arXiv 1704.04861)."""
+
+BATCH_NORM_MOMENTUM = 0.9
+BATCH_NORM_EPSILON = 1e-3
+
+
+@dataclass(frozen=True)
+class BlockPlan:
+    """Name, input width, output width and stride of one Ghost block."""
+
+    name: str
+    inputs: int
+    width: int
+    stride: int
+
+    @property
+    def projected(self) -> bool:
+        """Whether the residual needs a 1x1 projection instead of the identity."""
+        return self.stride != 1 or self.inputs != self.width
+
+
+def block_plans(config: QanaConfig) -> list[BlockPlan]:
+    """The Ghost blocks of a network in order; every stage but the first starts with stride 2."""
+    plans = []
+    inputs = config.stem
+    for stage, width in enumerate(config.widths):
+        for block in range(config.depth):
+            stride = 2 if stage > 0 and block == 0 else 1
+            plans.append(BlockPlan(f"s{stage}b{block}", inputs, width, stride))
+            inputs = width
+    return plans
+
+
+def _batch_norm(x: tf.Tensor, name: str) -> tf.Tensor:
+    return layers.BatchNormalization(
+        momentum=BATCH_NORM_MOMENTUM, epsilon=BATCH_NORM_EPSILON, name=name
+    )(x)
+
+
+def _bounded(x: tf.Tensor, name: str, bound: float = BOUND) -> tf.Tensor:
+    return layers.ReLU(max_value=bound, name=name)(x)
+
+
+def centre_taps(x: tf.Tensor, stride: int) -> tf.Tensor:
+    """The pixels under the centre tap of a 3x3 "same" convolution.
+
+    TensorFlow pads an even-sized input of a strided convolution at the bottom and right only,
+    so with stride 2 the centre taps are the odd rows and columns.
+    """
+    return x if stride == 1 else x[:, 1::2, 1::2, :]
+
+
+def stem(x: tf.Tensor, filters: int) -> tf.Tensor:
+    """uint8 pixels 0..255 to [0, 1], then 3x3 convolution of stride 2, batch norm, ReLU6."""
+    x = layers.Rescaling(1.0 / 255.0, name="rescaling")(x)
+    x = layers.Conv2D(filters, 3, 2, padding="same", use_bias=False, name="stem")(x)
+    return _bounded(_batch_norm(x, "stem_bn"), "stem_relu")
+
+
+def ghost(x: tf.Tensor, plan: BlockPlan) -> tf.Tensor:
+    """Half the features by 1x1 convolution, the other half cheaply from them by depthwise 3x3.
+
+    GhostNet (arXiv 1911.11907), without the activation in between: both halves stay linear.
+    No batch norm before the depthwise kernel either, since a shift would leak through the
+    zero padding and not fold.
+    """
+    primary = layers.Conv2D(plan.width // 2, 1, use_bias=False, name=f"{plan.name}_primary")(x)
+    cheap = layers.DepthwiseConv2D(
+        3, plan.stride, padding="same", use_bias=False, name=f"{plan.name}_cheap"
+    )(primary)
+    joined = layers.Concatenate(name=f"{plan.name}_ghost")(
+        [centre_taps(primary, plan.stride), cheap]
+    )
+    return _batch_norm(joined, f"{plan.name}_ghost_bn")
+
+
+def residual(x: tf.Tensor, plan: BlockPlan) -> tf.Tensor:
+    """The identity, or a 1x1 projection where resolution or width change (arXiv 1512.03385)."""
+    if not plan.projected:
+        return x
+    x = layers.Conv2D(plan.width, 1, use_bias=False, name=f"{plan.name}_skip")(
+        centre_taps(x, plan.stride)
+    )
+    return _batch_norm(x, f"{plan.name}_skip_bn")
+
+
+def attention(x: tf.Tensor, features: tf.Tensor, plan: BlockPlan, squeeze: int) -> tf.Tensor:
+    """Spatially aware efficient channel attention as subtractive inhibition.
+
+    A few squeeze channels look at the 3x3 neighbourhood of the block's input; a 1x1 kernel
+    spreads them over the features before the bounded ReLU: y = ReLU6(features + E s). The gate
+    depends on the input and on the place, like QANA's, but adds instead of multiplying, which
+    is what the chip can do (divisive and subtractive inhibition: Koch, Biophysics of
+    Computation, ch. 5; efficient channel attention: arXiv 1910.03151).
+    """
+    squeezed = layers.Conv2D(
+        plan.width // squeeze,
+        3,
+        plan.stride,
+        padding="same",
+        use_bias=False,
+        name=f"{plan.name}_squeeze",
+    )(x)
+    squeezed = _bounded(_batch_norm(squeezed, f"{plan.name}_squeeze_bn"), f"{plan.name}_s_relu")
+    spread = layers.Conv2D(plan.width, 1, use_bias=False, name=f"{plan.name}_spread")(squeezed)
+    gated = layers.Add(name=f"{plan.name}_gated")(
+        [features, _batch_norm(spread, f"{plan.name}_spread_bn")]
+    )
+    return _bounded(gated, f"{plan.name}_relu")
+
+
+def ghost_block(x: tf.Tensor, plan: BlockPlan, squeeze: int) -> tf.Tensor:
+    """Ghost features plus residual, bounded, then gated by the attention."""
+    joined = layers.Add(name=f"{plan.name}_sum")([ghost(x, plan), residual(x, plan)])
+    return attention(x, _bounded(joined, f"{plan.name}_f_relu"), plan, squeeze)
+
+
+def transformation(x: tf.Tensor, config: QanaConfig) -> tf.Tensor:
+    """1x1 convolution, global average pooling and ReLU6, on a 1x1 map from here on.
+
+    Pooling stands before the ReLU because that is the order Akida version 1 computes.
+    """
+    x = layers.Conv2D(config.transform, 1, use_bias=False, name="transform")(x)
+    x = _batch_norm(x, "transform_bn")
+    x = layers.GlobalAveragePooling2D(keepdims=True, name="pool")(x)
+    return _bounded(x, "transform_relu")
+
+
+def spike_generator(x: tf.Tensor, config: QanaConfig) -> tf.Tensor:
+    """Squeeze-and-excitation in additive form, then ReLU1: one bit once quantized.
+
+    Squeeze-and-excitation (arXiv 1709.01507) on the pooled features; its excitation is added
+    to the spike generator's input instead of multiplied, for the reason given at `attention`.
+    A convolution on the 1x1 map rather than a dense layer, because dense layers of this size
+    want FNP2 nodes, of which an AKD1500 has one.
+    """
+    excitation = layers.Conv2D(
+        config.transform // config.squeeze, 1, use_bias=False, name="excite_squeeze"
+    )(x)
+    excitation = _bounded(_batch_norm(excitation, "excite_squeeze_bn"), "excite_relu")
+    joined = layers.Concatenate(name="excite")([x, excitation])
+    drive = layers.Conv2D(config.spikes, 1, use_bias=False, name="spikes")(joined)
+    drive = _batch_norm(drive, "spikes_bn")
+    # Half a spike of offset centres the threshold of the later 1-bit rounding (0.5).
+    drive = layers.Rescaling(0.5, 0.5, name="spikes_offset")(drive)
+    return _bounded(drive, "spikes_relu", bound=1.0)
+
+
+def build_training_graph(config: QanaConfig, n_classes: int, seed: int) -> keras.Model:
+    """The float network: uint8 images (n, size, size, 3) to logits float32 (n, n_classes).
+
+    Initial weights depend on ``seed`` only.
+    """
+    keras.utils.set_random_seed(seed)
+    pixels = keras.Input((config.input_size, config.input_size, 3), dtype="uint8", name="image")
+    x = stem(pixels, config.stem)
+    for plan in block_plans(config):
+        x = ghost_block(x, plan, config.squeeze)
+    x = spike_generator(transformation(x, config), config)
+    x = layers.Flatten(name="flatten")(x)
+    logits = layers.Dense(n_classes, name="head")(x)
+    return keras.Model(pixels, logits, name="qana")

@@ -1,0 +1,98 @@
+"""The two trainable forms of QANA behind one interface: the float graph and the quantized chain.
+
+One model per form and shape lives in a process; weights are set before each use. Nothing is
+built or traced again from round to round or site to site, so memory does not grow.
+"""
+
+import hashlib
+from functools import lru_cache
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from common.keras_setup import keras, tf
+from common.qana.config import QanaConfig
+from common.qana.network import build_training_graph
+from common.qana.quantize import quantized_model, quantized_weights
+from common.qana.weights import NamedWeights, is_statistic, named_weights, set_weights
+
+Phase = Literal["float", "qat"]
+
+PREDICT_BATCH = 128
+
+
+class Network:
+    """A Keras model of one phase with named weights.
+
+    Attributes
+    ----------
+    model : keras.Model
+        uint8 images (n, size, size, 3) to logits (n, n_classes).
+    phase : "float" or "qat"
+    """
+
+    def __init__(self, model: keras.Model, phase: Phase) -> None:
+        self.model = model
+        self.phase = phase
+        self._forward = tf.function(
+            lambda x: model(x, training=False),
+            input_signature=[tf.TensorSpec([None, *model.input_shape[1:]], tf.uint8)],
+        )
+
+    def weights(self) -> NamedWeights:
+        """All weights that travel, in the model's order."""
+        if self.phase == "qat":
+            return quantized_weights(self.model)
+        return named_weights(self.model)
+
+    def set_weights(self, weights: NamedWeights) -> None:
+        """Assign the weights that travel; quantizer ranges stay as built."""
+        set_weights(self.model, {**named_weights(self.model), **weights})
+
+    def logits(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Logits, float32 (n, n_classes), of uint8 images (n, size, size, 3)."""
+        parts = [
+            self._forward(tf.constant(images[i : i + PREDICT_BATCH])).numpy()
+            for i in range(0, len(images), PREDICT_BATCH)
+        ]
+        if not parts:
+            return np.zeros((0, self.model.output_shape[-1]), np.float32)
+        return np.asarray(np.concatenate(parts), np.float32)
+
+
+@lru_cache(maxsize=4)
+def network(phase: Phase, config: QanaConfig, n_classes: int) -> Network:
+    """The process's one network of this phase and shape."""
+    if phase == "qat":
+        return Network(quantized_model(config, n_classes), phase)
+    return Network(build_training_graph(config, n_classes, seed=0), phase)
+
+
+def initial_weights(config: QanaConfig, n_classes: int, seed: int) -> NamedWeights:
+    """Freshly drawn weights of the float network; they depend on the arguments only."""
+    return named_weights(build_training_graph(config, n_classes, seed))
+
+
+def travelling_names(
+    phase: Phase, config: QanaConfig, n_classes: int
+) -> dict[str, tuple[int, ...]]:
+    """Name and shape of every array of an update in this phase: what a reply must bring."""
+    return {
+        name: value.shape for name, value in network(phase, config, n_classes).weights().items()
+    }
+
+
+def trained_names(weights: NamedWeights) -> list[str]:
+    """The names that gradients train, without batch norm's moving statistics."""
+    return [name for name in weights if not is_statistic(name)]
+
+
+def model_hash(config: QanaConfig, n_classes: int) -> str:
+    """SHA-256 over the names and shapes of the float network's weights, in order.
+
+    Both sides compute it from their own code; equal hashes mean that updates fit.
+    """
+    shapes = travelling_names("float", config, n_classes)
+    text = ";".join(f"{name}{tuple(shape)}" for name, shape in shapes.items())
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,49 @@
+"""Weights as named arrays: the form in which they travel, are saved and are averaged."""
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from common.keras_setup import keras, tf
+
+Float = NDArray[np.float32]
+NamedWeights = dict[str, Float]
+
+_STATISTICS = ("/moving_mean", "/moving_variance")
+
+
+def _name(variable: tf.Variable) -> str:
+    return str(variable.name).removesuffix(":0")
+
+
+def named_weights(model: keras.Model) -> NamedWeights:
+    """All weights of a model by name (``stem/kernel``, ...), in the model's order."""
+    return {_name(v): v.numpy().astype(np.float32) for v in model.weights}
+
+
+def set_weights(model: keras.Model, weights: Mapping[str, Float]) -> None:
+    """Assign named weights; names and shapes must be the model's own."""
+    for variable in model.weights:
+        variable.assign(weights[_name(variable)])
+
+
+def is_statistic(name: str) -> bool:
+    """Whether a name is a batch norm's moving statistic (not trained by gradients)."""
+    return name.endswith(_STATISTICS)
+
+
+def grow_head(weights: Mapping[str, Float], n_classes: int) -> NamedWeights:
+    """The same network with outputs for newly registered classes.
+
+    A new class starts with a zero kernel column and the mean bias of the others, so that the
+    old classes' order is unchanged until the class is trained.
+    """
+    grown = dict(weights)
+    kernel, bias = grown["head/kernel"], grown["head/bias"]
+    extra = n_classes - bias.shape[0]
+    if extra > 0:
+        pad = [(0, 0)] * (kernel.ndim - 1) + [(0, extra)]
+        grown["head/kernel"] = np.pad(kernel, pad)
+        grown["head/bias"] = np.concatenate([bias, np.full(extra, bias.mean(), np.float32)])
+    return grown

@@ -1,0 +1,137 @@
+"""Newly labelled cases of a site, on disk before they are acknowledged."""
+
+import json
+import os
+import struct
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from common.errors import StateDamaged
+from common.files import sync_folder, writing_to
+
+_MAGIC = b"CASE"
+_HEADER = struct.Struct("<4sIII")  # magic, payload length, its crc, crc of these three
+
+
+@dataclass(frozen=True)
+class LabelledCase:
+    """One newly labelled image.
+
+    ``code`` is the class code, ``round`` the number of the round in which the case arrived,
+    ``image`` uint8 (height, width, 3).
+    """
+
+    case_id: str
+    lesion_id: str
+    code: str
+    round: int
+    image: NDArray[np.uint8]
+
+
+class CaseJournal:
+    """Append-only file of cases, for one process at a time.
+
+    A record is a header with length and checksums, then the case. A record cut short by a
+    crash was never acknowledged and is removed on opening; damage before the last record is
+    StateDamaged.
+
+    Parameters
+    ----------
+    path : Path
+        Made where it does not exist.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        with writing_to(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+            sync_folder(path.parent)
+        self._ids: set[str] = set()
+        self._length = 0
+        for end, payload in _records(path.read_bytes(), path):
+            self._ids.add(_decoded(payload).case_id)
+            self._length = end
+        if path.stat().st_size > self._length:
+            with writing_to(path), path.open("r+b") as stream:
+                stream.truncate(self._length)
+                os.fsync(stream.fileno())
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def __contains__(self, case_id: object) -> bool:
+        return case_id in self._ids
+
+    def append(self, case: LabelledCase) -> bool:
+        """Write ``case`` so that it survives a power cut; False where its id is known already.
+
+        A known case keeps its first label. Raises StorageFull, and then the case is not kept.
+        """
+        if case.case_id in self._ids:
+            return False
+        payload = _encoded(case)
+        fields = _HEADER.pack(_MAGIC, len(payload), zlib.crc32(payload), 0)[:-4]
+        record = fields + struct.pack("<I", zlib.crc32(fields)) + payload
+        with writing_to(self._path), self._path.open("r+b") as stream:
+            stream.seek(self._length)  # over what a write that failed may have left
+            stream.write(record)
+            stream.truncate()
+            stream.flush()
+            os.fsync(stream.fileno())
+        self._length += len(record)
+        self._ids.add(case.case_id)
+        return True
+
+    def cases(self, up_to_round: int | None = None) -> list[LabelledCase]:
+        """Cases in order of arrival, those of later rounds than ``up_to_round`` left out."""
+        content = self._path.read_bytes()[: self._length]
+        cases = [_decoded(payload) for _, payload in _records(content, self._path)]
+        return [c for c in cases if up_to_round is None or c.round <= up_to_round]
+
+
+def _records(content: bytes, path: Path) -> Iterator[tuple[int, bytes]]:
+    """Whole records as (end position, payload); StateDamaged where one follows a broken one."""
+    position = 0
+    while (payload := _record_at(content, position)) is not None:
+        position += _HEADER.size + len(payload)
+        yield position, payload
+    later = content.find(_MAGIC, position + 1)
+    while later >= 0:
+        if _record_at(content, later) is not None:
+            raise StateDamaged(
+                f"{path} is damaged at byte {position}; restore it from a backup, or move it away "
+                "to go on without the cases in it"
+            )
+        later = content.find(_MAGIC, later + 1)
+
+
+def _record_at(content: bytes, position: int) -> bytes | None:
+    """Payload of the whole record at ``position``, else None."""
+    header = content[position : position + _HEADER.size]
+    if len(header) < _HEADER.size:
+        return None
+    magic, length, crc, header_crc = _HEADER.unpack(header)
+    if magic != _MAGIC or zlib.crc32(header[:-4]) != header_crc:
+        return None
+    start = position + _HEADER.size
+    payload = content[start : start + length]
+    return payload if len(payload) == length and zlib.crc32(payload) == crc else None
+
+
+def _encoded(case: LabelledCase) -> bytes:
+    image = np.ascontiguousarray(case.image, dtype=np.uint8)
+    facts = [case.case_id, case.lesion_id, case.code, case.round, list(image.shape)]
+    return json.dumps(facts).encode() + b"\n" + image.tobytes()
+
+
+def _decoded(payload: bytes) -> LabelledCase:
+    facts, _, pixels = payload.partition(b"\n")
+    case_id, lesion_id, code, round_number, shape = json.loads(facts)
+    image = np.frombuffer(pixels, np.uint8).reshape(shape)
+    return LabelledCase(case_id, lesion_id, code, round_number, image)

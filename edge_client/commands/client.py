@@ -1,0 +1,82 @@
+"""`fedqana client`: look at a site's programs and go back to an earlier one."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+_STATE = click.option(
+    "--state",
+    "state_dir",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="Folder of the site's state.",
+)
+_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def client() -> None:
+    """Programs and on-chip learning of one site."""
+
+
+@client.command()
+@_STATE
+@_JSON
+def status(state_dir: Path, as_json: bool) -> None:
+    """Show the program in service and what it has learned."""
+    service = _service(state_dir)
+    _print(service.status(), as_json)
+
+
+@client.command()
+@_STATE
+@_JSON
+def versions(state_dir: Path, as_json: bool) -> None:
+    """List the versions that are kept, oldest first."""
+    folder = _versions(state_dir)
+    current = folder.require_current()
+    rows = [
+        {**folder.report(name).to_json(), "current": name == current} for name in folder.names()
+    ]
+    if as_json:
+        click.echo(json.dumps(rows, indent=2))
+        return
+    for row in rows:
+        mark = "*" if row["current"] else " "
+        result = "switched" if row["switched"] else f"kept {row['serving']}: {row['reason']}"
+        click.echo(f"{mark} {row['version']:<12} round {row['round']:<4} {result}")
+
+
+@client.command()
+@_STATE
+@_JSON
+def rollback(state_dir: Path, as_json: bool) -> None:
+    """Return to the last version with another program; nothing learned is lost."""
+    service = _service(state_dir)
+    service.rollback()
+    _print(service.status(), as_json)
+
+
+def _versions(state_dir: Path) -> Any:
+    from edge_client.versions import VersionFolder
+
+    return VersionFolder(state_dir)
+
+
+def _service(state_dir: Path) -> Any:
+    """The site's client; refuses a folder without one instead of making it."""
+    from edge_client.service import EdgeClient
+
+    _versions(state_dir).require_current()
+    return EdgeClient(state_dir)
+
+
+def _print(values: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(values, indent=2))
+        return
+    for name, value in values.items():
+        text = ", ".join(value) if isinstance(value, list) else value
+        click.echo(f"{name.replace('_', ' ') + ':':<18}{text}")

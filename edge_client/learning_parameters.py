@@ -1,0 +1,68 @@
+"""How large the learning layer is, from the statistics of the spikes it will learn from."""
+
+from dataclasses import asdict, dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from common.errors import DataUnfit
+
+COMPETITION = 0.1
+MAX_NEURONS_PER_CLASS = 50
+
+
+@dataclass(frozen=True)
+class LearningParameters:
+    """Settings of Akida's learning rule, see `learning_parameters`."""
+
+    num_weights: int
+    neurons_per_class: int
+    competition: float
+
+    def to_json(self) -> dict[str, float]:
+        """As plain JSON values."""
+        return asdict(self)
+
+
+def learning_parameters(
+    spikes: NDArray[np.uint8], labels: NDArray[np.int64], n_classes: int
+) -> LearningParameters:
+    """Choose the learning layer's settings after BrainChip's advice for edge learning.
+
+    - ``num_weights`` is 1.2 x the median number of spikes of a case: with about as many
+      connections as a case has spikes a neuron can cover one whole case; a few more let it
+      cover what several similar cases share. At most half of the inputs: a neuron with more
+      answers to everything. At least 1.
+    - ``neurons_per_class`` is the median number of cases of the classes present, at most 50:
+      a neuron that has learned moves less and less, so that each further kind of case wants a
+      neuron of its own, and neurons beyond one a case stay as they were drawn. The median
+      keeps one large class from deciding for all, as Akida gives every class the same number.
+    - ``competition`` is 0.1 (advised: at most 0.5): more of it keeps neurons of one class apart,
+      but also keeps rare cases that resemble a learned one from being learned at all.
+
+    Parameters
+    ----------
+    spikes : uint8 array, shape (n, units)
+        0 or 1, n at least 1.
+    labels : int64 array, shape (n,)
+    n_classes : int
+
+    Raises
+    ------
+    DataUnfit
+        No cases, or none of them makes a single spike.
+    """
+    if not len(labels) or not spikes.any():
+        raise DataUnfit(
+            "the learning layer has no spikes to learn from: the site needs at least one labelled "
+            "case, and a program whose spike layer answers to it"
+        )
+    median_spikes = float(np.median(spikes.sum(axis=1)))
+    num_weights = min(round(1.2 * median_spikes), spikes.shape[1] // 2)
+    counts = np.bincount(labels, minlength=n_classes)
+    per_class = round(float(np.median(counts[counts > 0])))
+    return LearningParameters(
+        num_weights=max(1, num_weights),
+        neurons_per_class=max(1, min(per_class, MAX_NEURONS_PER_CLASS)),
+        competition=COMPETITION,
+    )

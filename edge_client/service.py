@@ -1,0 +1,264 @@
+"""The life of one hospital site with its Akida programs: install, learn, classify, go back."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from common.akida_runtime import LearningProgram, Program, available_device
+from common.data.cases import Cases
+from common.errors import BundleDamaged, DataUnfit, SettingsError, StateDamaged
+from edge_client.case_journal import CaseJournal, LabelledCase
+from edge_client.chip_head import ChipHead, balanced_accuracy
+from edge_client.exemplars import ExemplarStore
+from edge_client.versions import InstallReport, VersionFolder
+
+
+@dataclass(frozen=True)
+class EdgeSettings:
+    """How a site judges a new program.
+
+    ``tolerance`` is how much worse, in balanced accuracy of the chip's head on the held-back
+    cases, a new program may be than the one in service; it is asked only where there are at
+    least ``min_validation`` cases, as fewer could not tell a difference of this size. ``device``
+    is the chip whose virtual twin the fit is reported for. ``seed`` draws new neurons.
+    """
+
+    tolerance: float = 0.05
+    min_validation: int = 30
+    device: str = "AKD1000"
+    seed: int = 0
+
+
+@dataclass
+class _Serving:
+    """What is in service: version, program with global head, chip head, cases it learned."""
+
+    version: str
+    program: Program
+    head: ChipHead
+    learned: list[str]
+
+
+class EdgeClient:
+    """A site's program in service and everything it has learned, kept in one folder.
+
+    For one process at a time. After a crash the same state comes back: the learned layer as
+    last saved, then the journalled cases that it had not learned yet, in their order.
+
+    Parameters
+    ----------
+    state_dir : Path
+        Made where it does not exist.
+    """
+
+    def __init__(self, state_dir: Path, settings: EdgeSettings | None = None) -> None:
+        self._settings = settings or EdgeSettings()
+        self._versions = VersionFolder(state_dir)
+        self._versions.clean()
+        self.journal = CaseJournal(state_dir / "cases.journal")
+        self._serving: _Serving | None = None
+
+    def install(
+        self,
+        program: Program,
+        version: str,
+        round_number: int,
+        classes: tuple[str, ...],
+        store: ExemplarStore,
+        validation: Cases,
+    ) -> InstallReport:
+        """Relearn the store on ``program`` and switch over to it unless it is worse.
+
+        A pure function of its arguments and of the version before: repeated after a crash,
+        also with cases of this round in the journal, it gives the same result and starts
+        the round's learning anew.
+
+        Parameters
+        ----------
+        version : str
+            Letters, digits, ``.``, ``_`` and ``-``.
+        round_number : int
+            Cases with this round (or later) are learned on top of this version.
+        classes : tuple of str
+            The class map; ``validation.labels`` are indices into it.
+        store : ExemplarStore
+            As of this round; at least one case.
+        """
+        if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]*", version):
+            raise SettingsError(f"{version!r} is no version name; use letters, digits, . _ -")
+        if len(validation) and validation.images.shape[1:] != program.input_shape:
+            raise _wrong_shape(validation.images.shape[1:], program)
+        head, parameters = ChipHead.relearned(program, classes, store, self._settings.seed)
+        complete = head.learner.complete()
+        device = available_device()
+        fit = complete.fit_report(self._settings.device)
+        if device.real:
+            complete.require_fit(self._settings.device)
+        codes = [classes[label] for label in validation.labels]
+        accuracy = balanced_accuracy(head, validation.images, codes)
+
+        previous = self._version_before(version, round_number)
+        before = None if previous is None else self._restored(previous, before=round_number)
+        accuracy_before = (
+            None if before is None else balanced_accuracy(before.head, validation.images, codes)
+        )
+        reason = self._objection(accuracy, accuracy_before, len(validation))
+        serving = _Serving(version, program, head, [])
+        if reason and before is not None:
+            serving = _Serving(version, before.program, before.head, [])
+        report = InstallReport(
+            version=version,
+            round=round_number,
+            switched=not reason,
+            reason=reason,
+            serving=version if previous is None or not reason else self._served_by(previous),
+            previous=previous,
+            backend=device.name,
+            fit=fit.to_json(),
+            parameters=parameters.to_json(),
+            classes=serving.head.classes,
+            exemplars=len(store),
+            validation_cases=len(validation),
+            candidate_accuracy=accuracy,
+            previous_accuracy=accuracy_before,
+            seed=self._settings.seed,
+        )
+        self._versions.add(
+            report, serving.program.to_bytes(), serving.head.learner.to_bytes(), store.to_bytes()
+        )
+        self._serving = serving
+        return report
+
+    def learn(self, case: LabelledCase) -> None:
+        """Write the case to the journal, then learn it; when this returns it is durable.
+
+        A case that was learned already is left alone. A class code unknown until now
+        becomes a class of the chip's head. Raises DataUnfit for an image of another size,
+        StorageFull with nothing learned.
+        """
+        serving = self._in_service()
+        if case.image.shape != serving.program.input_shape:
+            raise _wrong_shape(case.image.shape, serving.program)
+        self.journal.append(case)
+        _learn(serving, case)
+
+    def save(self) -> None:
+        """Write the learned layer down, so that a restart need not learn its cases again."""
+        serving = self._in_service()
+        self._versions.save_learned(
+            serving.version,
+            serving.head.learner.to_bytes(),
+            serving.head.classes,
+            tuple(serving.learned),
+        )
+
+    def classify(self, images: NDArray[np.uint8], classes: Sequence[str]) -> NDArray[np.float32]:
+        """Potentials of the chip's head, see `ChipHead.potentials_for`."""
+        return self._in_service().head.potentials_for(images, classes)
+
+    def classify_global(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Logits of the serving program's own head, (n, its classes)."""
+        return self._in_service().program.predict_potentials(images)
+
+    def exemplars(self) -> ExemplarStore:
+        """The exemplars with which the current version was installed."""
+        return ExemplarStore.load(self._versions.file(self._in_service().version, "exemplars.bin"))
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Codes the chip's head knows."""
+        return self._in_service().head.classes
+
+    def rollback(self) -> str:
+        """Return to the last version with another program; returns its name.
+
+        Cases journalled since then are learned on top of it, so none is lost.
+        """
+        target = self._versions.last_other_program()
+        serving = self._restored(target)
+        self._versions.set_current(target)
+        self._serving = serving
+        self.save()
+        return target
+
+    def status(self) -> dict[str, Any]:
+        """What is in service and how much it has learned, as plain JSON values."""
+        serving = self._in_service()
+        return {
+            "version": serving.version,
+            "serving": self._served_by(serving.version),
+            "classes": list(serving.head.classes),
+            "neurons": serving.head.learner.neurons,
+            "cases_learned": len(serving.learned),
+            "cases_journalled": len(self.journal),
+            "backend": available_device().name,
+        }
+
+    def _in_service(self) -> _Serving:
+        if self._serving is None:
+            self._serving = self._restored(self._versions.require_current())
+        return self._serving
+
+    def _served_by(self, version: str) -> str:
+        return self._versions.report(version).serving
+
+    def _version_before(self, version: str, round_number: int) -> str | None:
+        """What was in service before this round, also when the round is repeated."""
+        current = self._versions.current()
+        if current is None or self._versions.report(current).round < round_number:
+            return current
+        names = self._versions.names()
+        if version in names:
+            return self._versions.report(version).previous
+        older = [name for name in names if self._versions.report(name).round < round_number]
+        return older[-1] if older else None
+
+    def _restored(self, version: str, before: int | None = None) -> _Serving:
+        """A version as it was last saved, with the journalled cases it had not learned yet.
+
+        Cases of round ``before`` and later are left out.
+        """
+        report, state = self._versions.report(version), self._versions.learned(version)
+        try:
+            program = Program.from_bytes(self._versions.read(version, "program.fbz"))
+            learned = self._versions.read(version, state.file)
+            learner = LearningProgram.from_bytes(learned, report.seed)
+        except BundleDamaged as error:
+            raise StateDamaged(
+                f"version {version} of this site is damaged; restore it from a backup or go back "
+                f"with `fedqana client rollback` ({error})"
+            ) from error
+        serving = _Serving(version, program, ChipHead(learner, state.classes), list(state.cases))
+        for case in self.journal.cases(None if before is None else before - 1):
+            if case.round >= report.round:
+                _learn(serving, case)
+        return serving
+
+    def _objection(self, accuracy: float | None, before: float | None, n_cases: int) -> str:
+        """Why the program in service should be kept, or an empty text."""
+        if accuracy is None or before is None or n_cases < self._settings.min_validation:
+            return ""
+        if accuracy >= before - self._settings.tolerance:
+            return ""
+        return (
+            f"balanced accuracy of the chip's head {accuracy:.3f} on {n_cases} held-back cases, "
+            f"{before:.3f} for the version in service (tolerance {self._settings.tolerance})"
+        )
+
+
+def _learn(serving: _Serving, case: LabelledCase) -> None:
+    if case.case_id not in serving.learned:
+        serving.head.learn(case.image, case.code)
+        serving.learned.append(case.case_id)
+
+
+def _wrong_shape(shape: tuple[int, ...], program: Program) -> DataUnfit:
+    return DataUnfit(
+        f"an image is {shape} where the program wants {program.input_shape}; "
+        "prepare the image at the program's size"
+    )

@@ -1,0 +1,138 @@
+"""A site's folder: its cases, what arrives, and the state that the edge client keeps.
+
+site.json       name and class map
+cases.npz       training, validation and test cases
+arrivals.npz    newly labelled cases and the round after which each arrives (simulation)
+state/          journal, exemplars and versions of the edge client, per run
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from common.arrays import from_npz, to_npz
+from common.classes import ClassMap
+from common.data.cases import Cases
+from common.errors import DataNotFound, DataUnreadable
+from common.files import write_atomically
+from edge_client.case_journal import LabelledCase
+
+PARTS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class SiteData:
+    """A site's cases, labelled by ``classes``; ``arrivals`` in the order in which they come.
+
+    ``arrival_rounds`` is int64 (n,): a case of round r is learned while version r is deployed
+    and trained on from round r + 1.
+    """
+
+    name: str
+    classes: ClassMap
+    train: Cases
+    validation: Cases
+    test: Cases
+    arrivals: Cases
+    arrival_rounds: NDArray[np.int64]
+
+    def arriving(self, round_number: int) -> list[LabelledCase]:
+        """The labelled cases that arrive in a round, in order."""
+        return [
+            LabelledCase(
+                case_id=self.arrivals.case_ids[i],
+                lesion_id=self.arrivals.lesion_ids[i],
+                code=self.classes.codes[self.arrivals.labels[i]],
+                round=round_number,
+                image=self.arrivals.images[i],
+            )
+            for i in np.flatnonzero(self.arrival_rounds == round_number)
+        ]
+
+
+class SiteFolder:
+    """Reads and writes a site's folder."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def write(self, data: SiteData) -> None:
+        """Store a site's data; an existing state is left as it is."""
+        write_atomically(
+            self.path / "site.json",
+            json.dumps({"name": data.name, "classes": data.classes.codes}).encode(),
+        )
+        parts = {part: getattr(data, part) for part in PARTS}
+        write_atomically(self.path / "cases.npz", to_npz(_flatten(parts)))
+        write_atomically(
+            self.path / "arrivals.npz",
+            to_npz({**_flatten({"arrivals": data.arrivals}), "rounds": data.arrival_rounds}),
+        )
+
+    def read(self) -> SiteData:
+        """The site's data; DataNotFound or DataUnreadable where the folder has none."""
+        try:
+            about = json.loads((self.path / "site.json").read_text())
+            arrays = from_npz((self.path / "cases.npz").read_bytes())
+            arrived = from_npz((self.path / "arrivals.npz").read_bytes())
+            parts = {part: _unflatten(arrays, part) for part in PARTS}
+            return SiteData(
+                name=str(about["name"]),
+                classes=ClassMap(tuple(about["classes"])),
+                arrivals=_unflatten(arrived, "arrivals"),
+                arrival_rounds=arrived["rounds"],
+                **parts,
+            )
+        except FileNotFoundError as error:
+            raise DataNotFound(
+                f"{self.path} is not a site's folder ({error.filename} is missing); prepare the "
+                "site again"
+            ) from error
+        except (ValueError, KeyError) as error:
+            raise DataUnreadable(
+                f"a file in {self.path} cannot be read ({error}); prepare the site again"
+            ) from error
+
+    def state(self, run: str) -> Path:
+        """Where the edge client keeps what it has learned in a run."""
+        return self.path / "state" / run
+
+
+def _flatten(parts: dict[str, Cases]) -> dict[str, NDArray[np.generic]]:
+    arrays: dict[str, NDArray[np.generic]] = {}
+    for name, cases in parts.items():
+        arrays[f"{name}_images"] = cases.images
+        arrays[f"{name}_labels"] = cases.labels
+        arrays[f"{name}_case_ids"] = np.array(cases.case_ids, np.str_)
+        arrays[f"{name}_lesion_ids"] = np.array(cases.lesion_ids, np.str_)
+    return arrays
+
+
+def _unflatten(arrays: dict[str, NDArray[np.generic]], name: str) -> Cases:
+    return Cases(
+        arrays[f"{name}_images"].astype(np.uint8),
+        arrays[f"{name}_labels"].astype(np.int64),
+        tuple(str(v) for v in arrays[f"{name}_case_ids"]),
+        tuple(str(v) for v in arrays[f"{name}_lesion_ids"]),
+    )
+
+
+def relabelled(cases: Cases, own: ClassMap, registry: tuple[str, ...]) -> Cases:
+    """A site's cases with the run's class indices; cases of classes it does not have are left out.
+
+    Parameters
+    ----------
+    own : ClassMap
+        The map that ``cases.labels`` index.
+    registry : tuple of str
+        The run's class codes in index order.
+    """
+    index = np.array(
+        [registry.index(code) if code in registry else -1 for code in own.codes], np.int64
+    )
+    labels = index[cases.labels] if len(cases) else cases.labels
+    kept = cases.subset(np.flatnonzero(labels >= 0))
+    return Cases(kept.images, labels[labels >= 0], kept.case_ids, kept.lesion_ids)

@@ -1,0 +1,306 @@
+"""What a site does when the coordinator asks, free of any engine.
+
+Each task is a function of the site's data, its journal up to the round before, and the
+instruction: asked again after a crash, it gives the same answer.
+"""
+
+import logging
+import time
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from common import __version__
+from common.akida_runtime import Program
+from common.bundle import CARD, FLOAT, PROGRAM, QUANTIZED, Bundle, parse_card
+from common.data.balance import smote
+from common.data.cases import Cases
+from common.errors import (
+    BundleDamaged,
+    DataError,
+    DeviceError,
+    FedqanaError,
+    SiteRefused,
+    StateDamaged,
+    StorageFull,
+)
+from common.messages import (
+    PROTOCOL,
+    Answer,
+    DeployAsk,
+    DeployReply,
+    EvaluateAsk,
+    EvaluateReply,
+    FinalAsk,
+    FinalReply,
+    HandshakeAsk,
+    HandshakeReply,
+    Instruction,
+    SiteCode,
+    TrainAsk,
+    TrainReply,
+)
+from common.metrics import ScoreCounts
+from common.qana.convert import agreement, keras_spikes_and_logits
+from common.qana.fold import fold
+from common.qana.networks import model_hash, network
+from common.qana.quantize import observe_ranges
+from common.seeds import derive_seed
+from edge_client.case_journal import CaseJournal, LabelledCase
+from edge_client.exemplars import ExemplarStore
+from edge_client.service import EdgeClient, EdgeSettings
+from edge_client.site import SiteData, SiteFolder, relabelled
+from edge_client.training import TrainSettings, train_locally
+
+log = logging.getLogger("fedqana.site")
+
+CALIBRATION_IMAGES = 256
+_SPIKE_SAMPLE = 16
+_POTENTIAL_SPAN = 16.0
+"""Chip potentials are brought to 0 .. this, so that their histogram is as fine as the logits'."""
+
+
+def answer(instruction: Instruction, folder: SiteFolder) -> Answer:
+    """Do what is asked; a failure becomes a code, its text stays in the site's own log."""
+    tasks: dict[type, Callable[..., Answer]] = {
+        HandshakeAsk: handshake,
+        TrainAsk: train,
+        EvaluateAsk: evaluate,
+        DeployAsk: deploy,
+        FinalAsk: final,
+    }
+    try:
+        data = folder.read()
+        return tasks[type(instruction.ask)](instruction, instruction.ask, folder, data)
+    except Exception as error:  # whatever it is, the round goes on without this site
+        log.exception("%s failed", instruction.kind)
+        return Answer(error=_code(error))
+
+
+def _code(error: Exception) -> SiteCode:
+    codes: list[tuple[type[FedqanaError], SiteCode]] = [
+        (BundleDamaged, "bundle-damaged"),
+        (DataError, "data-unreadable"),
+        (DeviceError, "device-error"),
+        (StorageFull, "storage-full"),
+        (StateDamaged, "state-damaged"),
+        (SiteRefused, "bad-instruction"),
+    ]
+    return next((code for kind, code in codes if isinstance(error, kind)), "internal-error")
+
+
+def handshake(
+    instruction: Instruction, ask: HandshakeAsk, folder: SiteFolder, data: SiteData
+) -> Answer:
+    """Who this site is and which network it builds."""
+    reply = HandshakeReply(
+        protocol=PROTOCOL,
+        site=data.name,
+        classes=data.classes.codes,
+        model_hash=model_hash(ask.config, len(ask.classes)),
+        fedqana=__version__,
+        n_train=len(data.train),
+        n_validation=len(data.validation),
+        n_test=len(data.test),
+    )
+    return Answer(reply.model_dump_json())
+
+
+def train(instruction: Instruction, ask: TrainAsk, folder: SiteFolder, data: SiteData) -> Answer:
+    """Train the global weights on the site's cases and those learned up to the last round."""
+    cases = training_cases(ask, folder, data)
+    if not len(cases):
+        return Answer(error="no-cases")
+    result = train_locally(
+        instruction.arrays,
+        cases,
+        ask.config,
+        len(ask.classes),
+        TrainSettings(
+            phase=ask.phase,
+            epochs=ask.epochs,
+            batch=ask.batch,
+            learning_rate=ask.learning_rate,
+            prior_strength=ask.prior_strength,
+            proximal=ask.proximal,
+            seed=ask.seed,
+        ),
+    )
+    reply = TrainReply(examples=result.examples, loss=result.loss, seconds=result.seconds)
+    return Answer(reply.model_dump_json(), arrays=result.weights)
+
+
+def training_cases(ask: TrainAsk, folder: SiteFolder, data: SiteData) -> Cases:
+    """The site's training cases and the journal's up to the round before, balanced if asked."""
+    journal = CaseJournal(folder.state(ask.run) / "cases.journal")
+    learned = [c for c in journal.cases(ask.round - 1) if c.code in ask.classes]
+    parts = [relabelled(data.train, data.classes, ask.classes)]
+    if learned:
+        parts.append(_as_cases(learned, ask.classes))
+    cases = Cases.concatenate(parts)
+    if ask.balance == "smote":
+        cases, notes = smote(cases, len(ask.classes), ask.seed)
+        for note in notes:
+            log.info("smote: %s", note)
+    return cases
+
+
+def evaluate(
+    instruction: Instruction, ask: EvaluateAsk, folder: SiteFolder, data: SiteData
+) -> Answer:
+    """Counts of the global head on the validation lesions; ranges on some training images."""
+    started = time.perf_counter()
+    net = network(ask.phase, ask.config, len(ask.classes))
+    net.set_weights(instruction.arrays)
+    cases = relabelled(data.validation, data.classes, ask.classes)
+    counts = ScoreCounts.from_logits(net.logits(cases.images), cases.labels)
+    ranges: tuple[float, ...] = ()
+    images = np.zeros((0,), np.uint8)
+    if ask.calibrate:
+        chosen = np.random.default_rng(derive_seed(0, "calibration", data.name)).permutation(
+            len(data.train)
+        )[:CALIBRATION_IMAGES]
+        images = data.train.images[np.sort(chosen)]
+        observed = observe_ranges(fold(instruction.arrays, ask.config), ask.config, images)
+        ranges = tuple(float(r) for r in observed)
+    reply = EvaluateReply(
+        counts=counts.to_json(),
+        ranges=ranges,
+        calibration_images=len(images),
+        seconds=time.perf_counter() - started,
+    )
+    return Answer(reply.model_dump_json())
+
+
+def deploy(instruction: Instruction, ask: DeployAsk, folder: SiteFolder, data: SiteData) -> Answer:
+    """Install the new version on the chip, then learn the cases that arrived, one at a time."""
+    started = time.perf_counter()
+    bundle = _verified(instruction.files)
+    card = bundle.card
+    program = Program.from_bytes(bundle.files[PROGRAM])
+    client = EdgeClient(folder.state(ask.run), EdgeSettings(seed=ask.seed))
+    store = ExemplarStore.initial(data.train, data.classes.codes, seed=ask.seed).with_cases(
+        client.journal.cases(ask.round - 1)
+    )
+    known = relabelled(data.validation, data.classes, card.classes)
+    report = client.install(program, str(ask.version), ask.round, card.classes, store, known)
+
+    arrived = data.arriving(ask.round)
+    unknown = ({case.code for case in arrived} | set(client.classes)) - set(card.classes)
+    codes = (*card.classes, *sorted(unknown))
+    cases = relabelled(data.validation, data.classes, codes)
+    before = _chip_scores(client, cases.images, codes)
+    for case in arrived:
+        client.learn(case)
+    client.save()
+    after = _chip_scores(client, cases.images, codes)
+
+    keras_spikes, keras_logits = keras_spikes_and_logits(
+        bundle.weights(QUANTIZED), card.config, len(card.classes), known.images
+    )
+    program_logits = program.predict_potentials(known.images)
+    equal = agreement(keras_spikes, keras_logits, program.spikes(known.images), program_logits)
+    measured = program.measure(known.images[:_SPIKE_SAMPLE])
+    sample = known.images[:_SPIKE_SAMPLE]
+    new = cases.labels >= len(card.classes)
+    reply = DeployReply(
+        switched=report.switched,
+        reason="" if report.switched else "worse-than-current",
+        in_service=int(report.serving),
+        cases_learned=len(arrived),
+        new_classes=tuple(code for code in client.classes if code not in card.classes),
+        backend=report.backend,
+        heads={
+            "akida": ScoreCounts.from_logits(program_logits, known.labels).to_json(),
+            "quantized": ScoreCounts.from_logits(keras_logits, known.labels).to_json(),
+            "chip_before": ScoreCounts.from_logits(before, cases.labels).to_json(),
+            "chip_after": ScoreCounts.from_logits(after, cases.labels).to_json(),
+        },
+        old_before=_hits(before, cases.labels, ~new),
+        old_after=_hits(after, cases.labels, ~new),
+        new_before=_hits(before, cases.labels, new),
+        new_after=_hits(after, cases.labels, new),
+        agreement=equal.to_json(),
+        mean_spikes=program.mean_spikes(sample) if len(sample) else {},
+        latency_ms=measured.latency_ms,
+        power_mw=measured.power_mw,
+        seconds=time.perf_counter() - started,
+    )
+    return Answer(reply.model_dump_json())
+
+
+def final(instruction: Instruction, ask: FinalAsk, folder: SiteFolder, data: SiteData) -> Answer:
+    """All heads on the test lesions, which nothing was chosen by."""
+    started = time.perf_counter()
+    bundle = _verified(instruction.files)
+    card = bundle.card
+    program = Program.from_bytes(bundle.files[PROGRAM])
+    client = EdgeClient(folder.state(ask.run), EdgeSettings(seed=ask.seed))
+    cases = relabelled(data.test, data.classes, ask.classes)
+    floating = network("float", card.config, len(card.classes))
+    floating.set_weights(bundle.weights(FLOAT))
+    keras_spikes, keras_logits = keras_spikes_and_logits(
+        bundle.weights(QUANTIZED), card.config, len(card.classes), cases.images
+    )
+    program_logits = program.predict_potentials(cases.images)
+    equal = agreement(keras_spikes, keras_logits, program.spikes(cases.images), program_logits)
+    scores = {
+        "float": floating.logits(cases.images),
+        "quantized": keras_logits,
+        "akida": program_logits,
+        "chip": _chip_scores(client, cases.images, ask.classes),
+    }
+    n_classes = len(ask.classes)
+    reply = FinalReply(
+        heads={
+            head: ScoreCounts.from_logits(_widened(s, n_classes), cases.labels).to_json()
+            for head, s in scores.items()
+        },
+        agreement=equal.to_json(),
+        seconds=time.perf_counter() - started,
+    )
+    return Answer(reply.model_dump_json())
+
+
+def _verified(files: dict[str, bytes]) -> Bundle:
+    """The bundle that came with an instruction, every file checked against the card."""
+    contents = dict(files)
+    card = parse_card(contents.pop(CARD, b""))
+    if PROGRAM not in contents or QUANTIZED not in contents:
+        raise BundleDamaged("the bundle came without its program or its weights; send it again")
+    return Bundle(card, contents)
+
+
+def _as_cases(learned: list[LabelledCase], classes: tuple[str, ...]) -> Cases:
+    return Cases(
+        np.stack([c.image for c in learned]),
+        np.array([classes.index(c.code) for c in learned], np.int64),
+        tuple(c.case_id for c in learned),
+        tuple(c.lesion_id for c in learned),
+    )
+
+
+def _chip_scores(
+    client: EdgeClient, images: NDArray[np.uint8], codes: tuple[str, ...]
+) -> NDArray[np.float32]:
+    """Potentials of the chip's head in the order of ``codes``, scaled to the span."""
+    if not len(images):
+        return np.zeros((0, len(codes)), np.float32)
+    potentials = client.classify(images, codes)
+    top = np.abs(potentials[np.isfinite(potentials)]).max(initial=1.0)
+    return np.asarray(potentials * (_POTENTIAL_SPAN / top), np.float32)
+
+
+def _widened(scores: NDArray[np.float32], n_classes: int) -> NDArray[np.float32]:
+    """Scores with -inf columns for classes that a head does not have."""
+    missing = n_classes - scores.shape[1]
+    return np.pad(scores, ((0, 0), (0, missing)), constant_values=-np.inf)
+
+
+def _hits(
+    scores: NDArray[np.float32], labels: NDArray[np.int64], chosen: NDArray[np.bool_]
+) -> tuple[int, int]:
+    """Correct cases and all cases among ``chosen``."""
+    hits = scores.argmax(axis=1) == labels if len(labels) else np.zeros(0, bool)
+    return int(hits[chosen].sum()), int(chosen.sum())

@@ -1,0 +1,1 @@
+"""The coordinator: rounds, strategies, history and model versions."""

@@ -1,0 +1,104 @@
+"""The state of a run between two steps, saved so that a kill at any moment loses one step."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from common.arrays import from_npz, to_npz
+from common.errors import StateDamaged
+from common.files import sha256_of, write_atomically
+from common.qana.weights import NamedWeights
+
+STEPS = ("train", "evaluate", "bundle", "deploy")
+"""The steps of a round in order; after the last one comes the next round's first."""
+
+FINAL = "final"
+DONE = "done"
+
+
+@dataclass
+class RunState:
+    """Everything the coordinator carries from step to step.
+
+    ``step`` is the next one to do in ``round``. ``ranges`` are aggregated calibration ranges in
+    chain order, empty before the first evaluation. ``strategy`` is the strategy's memory
+    (moments of FedAdam), ``metrics`` the pooled validation metrics of the current weights.
+    ``sites`` are the names accepted before round 1.
+    """
+
+    round: int
+    step: str
+    classes: tuple[str, ...]
+    floating: NamedWeights
+    quantized: NamedWeights = field(default_factory=dict)
+    strategy: NamedWeights = field(default_factory=dict)
+    ranges: tuple[float, ...] = ()
+    sites: tuple[str, ...] = ()
+    metrics: dict[str, Any] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def advance(self) -> None:
+        """Move on to the next step, or to the next round's first."""
+        position = STEPS.index(self.step) + 1
+        if position < len(STEPS):
+            self.step = STEPS[position]
+        else:
+            self.step = STEPS[0]
+            self.round += 1
+            self.seconds = {}
+
+
+class CheckpointFile:
+    """The one checkpoint of a run: replaced atomically, verified when read."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def save(self, state: RunState) -> None:
+        """Replace the checkpoint; raises StorageFull and leaves the old one in place."""
+        scalars = {
+            name: getattr(state, name)
+            for name in ("round", "step", "classes", "ranges", "sites", "metrics", "seconds")
+        }
+        arrays: dict[str, NDArray[Any]] = {
+            "scalars": np.frombuffer(json.dumps(scalars).encode(), np.uint8)
+        }
+        for group in ("floating", "quantized", "strategy"):
+            for name, array in getattr(state, group).items():
+                arrays[f"{group}:{name}"] = array
+        content = to_npz(arrays)
+        write_atomically(self.path, sha256_of(content).encode() + content)
+
+    def load(self) -> RunState | None:
+        """The state as last saved, None before the first; StateDamaged where it was changed."""
+        if not self.path.exists():
+            return None
+        stored = self.path.read_bytes()
+        content = stored[64:]
+        if stored[:64] != sha256_of(content).encode():
+            raise StateDamaged(
+                f"the checkpoint {self.path} does not match its checksum; restore it from a "
+                "backup or start a new run"
+            )
+        arrays = from_npz(content)
+        scalars = json.loads(arrays.pop("scalars").tobytes())
+        groups: dict[str, NamedWeights] = {"floating": {}, "quantized": {}, "strategy": {}}
+        for key, array in arrays.items():
+            group, name = key.split(":", 1)
+            groups[group][name] = array
+        return RunState(
+            round=int(scalars["round"]),
+            step=str(scalars["step"]),
+            classes=tuple(scalars["classes"]),
+            ranges=tuple(scalars["ranges"]),
+            sites=tuple(scalars["sites"]),
+            metrics=scalars["metrics"],
+            seconds=scalars["seconds"],
+            floating=groups["floating"],
+            quantized=groups["quantized"],
+            strategy=groups["strategy"],
+        )

@@ -1,0 +1,166 @@
+"""Runs and their records as tables in a terminal."""
+
+import json
+import sys
+from collections import defaultdict
+from datetime import datetime
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from server.history.records import Round, RunRecord, RunSummary
+
+_LAST_EVENTS = 12
+# In a file or pipe nothing is wrapped, so that one line stays one row for grep.
+_WIDTH_WITHOUT_TERMINAL = 400
+
+
+def print_summaries(summaries: list[RunSummary]) -> None:
+    """Print one line per run."""
+    rows = [
+        [
+            summary.run.run_id,
+            _moment(summary.run.created_at),
+            summary.run.state,
+            summary.run.strategy,
+            f"{summary.sites_accepted} of {summary.sites}",
+            str(summary.rounds_finished),
+            summary.run.data,
+        ]
+        for summary in summaries
+    ]
+    _print_table("", ["run", "started", "state", "strategy", "sites", "rounds done", "data"], rows)
+
+
+def print_record(record: RunRecord) -> None:
+    """Print everything known of one run, of the events the last ones only."""
+    _print_run(record)
+    _print_table(
+        "Sites",
+        ["site", "in the run", "training", "validation", "test"],
+        [
+            [
+                site.name,
+                "yes" if site.accepted else f"no: {site.reason}",
+                str(site.n_train),
+                str(site.n_validation),
+                str(site.n_test),
+            ]
+            for site in record.sites
+        ],
+    )
+    _print_table(
+        "Rounds",
+        ["round", "phase", "sites in", "seconds", "of which"],
+        [_round_row(round_) for round_ in record.rounds],
+    )
+    _print_table("Replies", ["site", "accepted", "not accepted"], _reply_rows(record))
+    _print_table(
+        "Model versions",
+        ["version", "phase", "made", "mapped for", "folder"],
+        [
+            [str(v.version), v.phase, _moment(v.created_at), ", ".join(v.fit), v.folder]
+            for v in record.versions
+        ],
+    )
+    _print_table(
+        "Edge updates",
+        ["round", "site", "version", "in service", "cases learned", "new class"],
+        [
+            [
+                str(u.round),
+                u.site,
+                str(u.version),
+                "yes" if u.switched else f"no: {u.reason}",
+                str(u.cases_learned),
+                str(u.result.get("new_class") or ""),
+            ]
+            for u in record.edge_updates
+        ],
+    )
+    shown = record.events[-_LAST_EVENTS:]
+    _print_table(
+        f"Events (last {len(shown)} of {len(record.events)})",
+        ["at", "kind", "round", "site", "message"],
+        [
+            [
+                _moment(e.at),
+                e.kind,
+                "" if e.round is None else str(e.round),
+                e.site or "",
+                e.message,
+            ]
+            for e in shown
+        ],
+    )
+
+
+def _print_run(record: RunRecord) -> None:
+    run = record.run
+    console = _console()
+    lines = {
+        "run": run.run_id,
+        "state": f"{run.state}: {run.reason}" if run.reason else run.state,
+        "started": _moment(run.created_at),
+        "finished": _moment(run.finished_at),
+        "strategy": run.strategy,
+        "seed": run.seed,
+        "data": run.data,
+        "folder": run.folder,
+        "classes": ", ".join(run.classes),
+    }
+    lines |= {f"plan: {key}": _setting(value) for key, value in run.plan.items()}
+    width = max(map(len, lines))
+    for name, value in lines.items():
+        console.print(f"{name:<{width}}  {value}")
+
+
+def _round_row(round_: Round) -> list[str]:
+    return [
+        str(round_.number),
+        round_.phase,
+        f"{round_.sites_aggregated} of {round_.sites_asked}",
+        f"{sum(round_.seconds.values()):.1f}" if round_.finished_at else "not finished",
+        ", ".join(f"{step} {seconds:.1f}" for step, seconds in round_.seconds.items()),
+    ]
+
+
+def _reply_rows(record: RunRecord) -> list[list[str]]:
+    accepted: dict[str, int] = defaultdict(int)
+    refused: dict[str, list[str]] = defaultdict(list)
+    for result in record.site_results:
+        if result.accepted:
+            accepted[result.site] += 1
+        else:
+            refused[result.site].append(f"round {result.round} {result.step}: {result.reason}")
+    sites = sorted({*accepted, *refused})
+    return [[site, str(accepted[site]), "; ".join(refused[site]) or "none"] for site in sites]
+
+
+def _print_table(title: str, columns: list[str], rows: list[list[str]]) -> None:
+    if not rows:
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    console = _console()
+    if title:
+        console.print(f"\n{title}")
+    console.print(table)
+
+
+def _console() -> Console:
+    # The words come from plans and sites: nothing in them is markup.
+    width = None if sys.stdout.isatty() else _WIDTH_WITHOUT_TERMINAL
+    return Console(width=width, markup=False, emoji=False, highlight=False)
+
+
+def _moment(moment: datetime | None) -> str:
+    return f"{moment:%Y-%m-%d %H:%M:%S} UTC" if moment else "not yet"
+
+
+def _setting(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)

@@ -1,0 +1,215 @@
+"""The coordinator's thin layer over Flower: transport, strategies and the ServerApp.
+
+The only module of `server` that imports flwr. Flower's `Strategy.start` waits without limit and
+cannot resume, so the loop is our own (`server.rounds`) and of a strategy only `aggregate_train`
+is used, on replies that were validated before.
+"""
+
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
+from flwr.app.metadata import Metadata
+from flwr.serverapp import Grid, ServerApp
+from flwr.serverapp.strategy import (
+    FedAdam,
+    FedAvg,
+    FedMedian,
+    FedProx,
+    FedTrimmedAvg,
+    FedYogi,
+    Krum,
+    Strategy,
+)
+
+from common.errors import SiteRefused
+from common.flower_records import (
+    MESSAGE_TYPES,
+    from_array_record,
+    pack_instruction,
+    payload_bytes,
+    to_array_record,
+    unpack_answer,
+)
+from common.messages import Instruction
+from common.qana.weights import NamedWeights, is_statistic
+from server.plan import RunPlan
+from server.transport import Delivery, Late
+
+_POLL_SECONDS = 0.2
+_ROBUST = ("fedmedian", "fedtrimmedavg", "krum")
+_MOMENTS = ("m_t", "v_t")
+RUN_VARIABLE = "FEDQANA_RUN_FOLDER"
+
+
+class FlowerTransport:
+    """`server.transport.Transport` over a Flower Grid, simulated or deployed."""
+
+    def __init__(self, grid: Grid) -> None:
+        self._grid = grid
+
+    def nodes(self) -> list[str]:
+        """Ids of the connected nodes; text, because Flower's are beyond a signed 64-bit integer."""
+        return sorted(str(node) for node in self._grid.get_node_ids())
+
+    def exchange(
+        self, instructions: Mapping[str, Instruction], deadline: float, late: Late
+    ) -> dict[str, Delivery]:
+        """Push one message per node and pull replies until all are in or the deadline passes.
+
+        The messages' time to live is the deadline, so that a slow site does not work through a
+        queue of rounds that are over.
+        """
+        started = time.monotonic()
+        messages, nodes = [], list(instructions)
+        for node in nodes:
+            instruction = instructions[node]
+            messages.append(
+                Message(
+                    content=pack_instruction(instruction),
+                    message_type=MESSAGE_TYPES[instruction.kind],
+                    dst_node_id=int(node),
+                    ttl=deadline,
+                )
+            )
+        sent = {node: payload_bytes(m.content) for node, m in zip(nodes, messages, strict=True)}
+        pending: dict[str, str] = {}
+        for node, message in zip(nodes, messages, strict=True):
+            # One at a time: Flower returns no id for a message that it cannot deliver.
+            pending.update((pushed, node) for pushed in self._grid.push_messages([message]))
+        delivered: dict[str, Delivery] = {}
+        while pending:
+            replies = list(self._grid.pull_messages(list(pending)))
+            for reply in replies:
+                # A node that died answers as node 1: only the message id says who it was.
+                message_id = reply.metadata.reply_to_message_id
+                if message_id in pending:
+                    node = pending.pop(message_id)
+                    delivered[node] = _delivery(reply, sent[node])
+            left = deadline - (time.monotonic() - started)
+            if left <= 0:
+                break
+            if pending:
+                late(sorted(pending.values()), left)
+                if not replies:
+                    time.sleep(min(_POLL_SECONDS, left))
+        return delivered
+
+
+def _delivery(reply: Message, bytes_down: int) -> Delivery:
+    if reply.has_error():
+        return Delivery(None, f"engine-error-{reply.error.code}", bytes_down, 0)
+    size = payload_bytes(reply.content)
+    try:
+        return Delivery(unpack_answer(reply.content), "", bytes_down, size)
+    except SiteRefused as error:
+        return Delivery(None, error.code, bytes_down, size)
+
+
+def _strategy(plan: RunPlan, n_updates: int) -> Strategy:
+    """Flower's strategy of this name with the plan's settings.
+
+    FedAdam and FedYogi as Reddi et al. (arXiv 2003.00295); trimming a quarter at either end;
+    Krum tolerates as many hostile sites as its proof allows, (n - 3) / 2 (arXiv 1703.02757).
+    """
+    eta = plan.server_learning_rate
+    strategies: dict[str, Any] = {
+        "fedavg": lambda: FedAvg(),
+        "fedprox": lambda: FedProx(proximal_mu=plan.proximal),
+        "fedadam": lambda: FedAdam(eta=eta),
+        "fedyogi": lambda: FedYogi(eta=eta),
+        "fedmedian": lambda: FedMedian(),
+        "fedtrimmedavg": lambda: FedTrimmedAvg(beta=0.25),
+        "krum": lambda: Krum(num_malicious_nodes=max(0, (n_updates - 3) // 2)),
+    }
+    made: Strategy = strategies[plan.strategy]()
+    return made
+
+
+def aggregate(
+    plan: RunPlan,
+    round_number: int,
+    current: NamedWeights,
+    updates: Mapping[str, tuple[NamedWeights, int]],
+    memory: NamedWeights,
+) -> tuple[NamedWeights, NamedWeights]:
+    """Combine the sites' validated updates by the plan's strategy.
+
+    Parameters
+    ----------
+    current : named arrays
+        The global weights that the sites started from.
+    updates : mapping of site to (named arrays, number of examples)
+        At least one; combined in the order of the sites' names, so that the sum's rounding does
+        not depend on who answered first.
+    memory : named arrays
+        What the strategy remembered after its last round (moments of FedAdam, FedYogi).
+
+    Returns
+    -------
+    (named arrays, named arrays)
+        New global weights and the strategy's memory, float32. Batch norm's moving statistics
+        are not a strategy's business (an adaptive step could make a variance negative): they
+        are averaged by examples, or for the robust strategies by coordinate-wise median.
+    """
+    sites = sorted(updates)
+    strategy = _strategy(plan, len(sites))
+    learned = [name for name in current if not is_statistic(name)]
+    if hasattr(strategy, "current_arrays"):
+        strategy.current_arrays = {name: current[name] for name in learned}
+        for moment in _MOMENTS:
+            kept = {n.split(":", 1)[1]: a for n, a in memory.items() if n.startswith(f"{moment}:")}
+            setattr(strategy, moment, kept or None)
+    replies = [
+        _reply({name: updates[site][0][name] for name in learned}, updates[site][1])
+        for site in sites
+    ]
+    record, _ = strategy.aggregate_train(round_number, replies)
+    assert isinstance(record, ArrayRecord)
+    combined = from_array_record(record)
+    shares = np.array([updates[site][1] for site in sites], np.float64)
+    for name in current:
+        if is_statistic(name):
+            stacked = np.stack([updates[site][0][name] for site in sites])
+            combined[name] = (
+                np.median(stacked, axis=0)
+                if plan.strategy in _ROBUST
+                else np.average(stacked, axis=0, weights=shares)
+            )
+    new_memory = {
+        f"{moment}:{name}": np.asarray(array, np.float32)
+        for moment in _MOMENTS
+        for name, array in (getattr(strategy, moment, None) or {}).items()
+    }
+    return {name: np.asarray(combined[name], np.float32) for name in current}, new_memory
+
+
+def _reply(weights: NamedWeights, examples: int) -> Message:
+    """A validated update in the form in which Flower's strategies expect a reply."""
+    content = RecordDict(
+        {
+            "arrays": to_array_record(weights),
+            "metrics": MetricRecord({"num-examples": examples}),
+        }
+    )
+    metadata = Metadata(0, "", 0, 0, "", "", 0.0, 1.0, "train")
+    return Message(content=content, metadata=metadata)
+
+
+app = ServerApp()
+
+
+@app.main()
+def main(grid: Grid, context: Context) -> None:
+    """Run or resume the run whose folder the run configuration names.
+
+    Flower's Ray simulation has no run configuration; there the environment names it.
+    """
+    from server.run_folder import coordinate
+
+    folder = context.run_config.get("run-folder") or os.environ[RUN_VARIABLE]
+    coordinate(Path(str(folder)), FlowerTransport(grid))

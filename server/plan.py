@@ -1,0 +1,89 @@
+"""A run's settings: everything that, with the sites' data, determines its outcome."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from common.errors import SettingsError
+from common.qana.config import QanaConfig
+
+Phase = Literal["float", "qat"]
+
+STRATEGIES = ("fedavg", "fedprox", "fedadam", "fedyogi", "fedmedian", "fedtrimmedavg", "krum")
+
+
+class RunPlan(BaseModel):
+    """Settings of a run; checked once, then fixed until its end.
+
+    Parameters
+    ----------
+    classes : tuple of str
+        Class codes known before round 1, in index order.
+    float_rounds, qat_rounds : int
+        Rounds of float training, then rounds in which sites train the quantized network.
+    learning_rate, qat_learning_rate : float
+        Of the sites' optimizer in the first round of each phase; they fall along half a cosine
+        to a fiftieth within the phase.
+    strategy : str
+        One of `STRATEGIES`.
+    proximal : float
+        FedProx's mu; used by that strategy only.
+    server_learning_rate : float
+        eta of FedAdam and FedYogi.
+    quorum : float
+        Share of the accepted sites that must deliver a valid update for a round to count.
+    deadline : float
+        Seconds that the sites have for each step.
+    expected_sites : int
+        How many sites to wait for before the handshake, within the deadline.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    run: str
+    seed: int = Field(ge=0)
+    classes: tuple[str, ...] = Field(min_length=2)
+    config: QanaConfig = QanaConfig()
+    float_rounds: int = Field(default=24, ge=0)
+    qat_rounds: int = Field(default=6, ge=0)
+    local_epochs: int = Field(default=1, ge=1)
+    batch: int = Field(default=64, ge=2)
+    learning_rate: float = Field(default=1e-3, gt=0)
+    qat_learning_rate: float = Field(default=1e-4, gt=0)
+    strategy: Literal[
+        "fedavg", "fedprox", "fedadam", "fedyogi", "fedmedian", "fedtrimmedavg", "krum"
+    ] = "fedavg"
+    proximal: float = Field(default=0.01, ge=0)
+    server_learning_rate: float = Field(default=0.01, gt=0)
+    prior_strength: float = Field(default=1.0, ge=0)
+    balance: Literal["prior", "smote", "none"] = "prior"
+    quorum: float = Field(default=0.5, gt=0, le=1)
+    deadline: float = Field(default=3600.0, gt=0)
+    expected_sites: int = Field(default=1, ge=1)
+
+    @model_validator(mode="after")
+    def _has_rounds(self) -> "RunPlan":
+        if self.float_rounds + self.qat_rounds < 1:
+            raise ValueError("a run needs at least one round")
+        if self.float_rounds < 1:
+            raise ValueError("quantized rounds start from a float network: float_rounds >= 1")
+        return self
+
+    @property
+    def rounds(self) -> int:
+        """Number of rounds of both phases."""
+        return self.float_rounds + self.qat_rounds
+
+    def phase(self, round_number: int) -> Phase:
+        """Phase of a round, counted from 1."""
+        return "float" if round_number <= self.float_rounds else "qat"
+
+
+def make_plan(**settings: object) -> RunPlan:
+    """A checked plan; SettingsError names the first setting that does not fit."""
+    try:
+        return RunPlan.model_validate(settings)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = " ".join(str(part).replace("_", "-") for part in first["loc"]) or "the plan"
+        raise SettingsError(f"{where}: {first['msg']}; see 'fedqana simulate --help'") from error

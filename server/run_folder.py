@@ -1,0 +1,74 @@
+"""A run's folder: its plan, checkpoint and model versions, and the entry into its loop.
+
+plan.json           settings, fixed at the start
+checkpoint          state between two steps
+versions/<round>/   one bundle a round
+report.html         written by `fedqana runs report`
+"""
+
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from common.errors import RunNotFound, StateDamaged
+from common.files import write_atomically
+from server.plan import RunPlan
+from server.transport import Transport
+
+PLAN = "plan.json"
+CHECKPOINT = "checkpoint"
+
+
+class StoredPlan(BaseModel):
+    """The plan with where its history goes and what its data is called."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    plan: RunPlan
+    database: str
+    data: str
+
+
+class RunFolder:
+    """Paths within a run's folder."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def create(self, stored: StoredPlan) -> None:
+        """Write the plan of a new run."""
+        write_atomically(self.path / PLAN, stored.model_dump_json(indent=2).encode())
+
+    def stored_plan(self) -> StoredPlan:
+        """The plan; RunNotFound where there is none, StateDamaged where it is not readable."""
+        path = self.path / PLAN
+        if not path.is_file():
+            raise RunNotFound(
+                f"no run in {self.path} (there is no {PLAN}); see 'fedqana runs list'"
+            )
+        try:
+            return StoredPlan.model_validate_json(path.read_bytes())
+        except ValidationError as error:
+            raise StateDamaged(
+                f"{path} is not a plan of this version; restore it or start a new run"
+            ) from error
+
+    @property
+    def checkpoint(self) -> Path:
+        """The checkpoint file."""
+        return self.path / CHECKPOINT
+
+    def version(self, number: int) -> Path:
+        """The bundle of a model version."""
+        return self.path / "versions" / str(number)
+
+
+def coordinate(folder: Path, transport: Transport) -> None:
+    """Run or resume the run in ``folder`` over ``transport`` until it is finished."""
+    from server.history.store import open_history
+    from server.rounds import Coordinator
+
+    run = RunFolder(folder)
+    stored = run.stored_plan()
+    with open_history(stored.database) as history:
+        Coordinator(stored.plan, stored.data, run, transport, history).run()

@@ -1,0 +1,1 @@
+"""Many sites on one machine, running the deployed ServerApp and ClientApp."""

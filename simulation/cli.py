@@ -1,0 +1,76 @@
+"""The `fedqana` command: its groups are imported only when they are used."""
+
+import importlib
+import sys
+
+import click
+
+from common import __version__
+from common.errors import FedqanaError
+
+BUG_EXIT_STATUS = 70
+
+_COMMANDS = {
+    "client": "edge_client.commands.client:client",
+    "data": "common.commands.data:data",
+    "database": "server.commands.database:database",
+    "model": "server.commands.model:model",
+    "runs": "server.commands.runs:runs",
+    "simulate": "simulation.commands.simulate:simulate",
+}
+
+
+class _LazyGroup(click.Group):
+    """A group that knows its commands' names and imports a command when it is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        module, attribute = _COMMANDS[cmd_name].split(":")
+        command = getattr(importlib.import_module(module), attribute)
+        assert isinstance(command, click.Command)
+        return command
+
+
+@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="fedqana")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def cli(debug: bool) -> None:
+    """Federated training of QANA over hospital sites, with an Akida program after every round."""
+
+
+def main() -> None:
+    """Run the command; an expected error becomes one line and its own exit status."""
+    debug = "--debug" in sys.argv[1:]
+    arguments = [a for a in sys.argv[1:] if a != "--debug"]
+    try:
+        cli.main(args=arguments, standalone_mode=False)
+    except click.exceptions.Abort:
+        click.echo("interrupted", err=True)
+        sys.exit(130)
+    except click.exceptions.Exit as error:
+        sys.exit(error.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except FedqanaError as error:
+        if debug:
+            raise
+        click.echo(f"fedqana: {error}", err=True)
+        sys.exit(error.exit_status)
+    except Exception as error:  # the last resort: a bug, still one line for the user
+        if debug:
+            raise
+        click.echo(
+            f"fedqana: unexpected {type(error).__name__}: {error}; this is a bug, please report it "
+            "with the output of the same command and --debug",
+            err=True,
+        )
+        sys.exit(BUG_EXIT_STATUS)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Command groups of the `fedqana` command that run sites on this machine."""

@@ -1,0 +1,247 @@
+"""`fedqana simulate`: a whole federated run on this machine."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from server.commands.options import database_option, database_url, json_option, out_option
+
+
+@click.command()
+@click.option(
+    "--data",
+    default="synthetic:400",
+    show_default=True,
+    help="A folder of labelled images (see docs/data.md) or synthetic:N for N made-up lesions.",
+)
+@click.option(
+    "--sites",
+    default="source",
+    show_default=True,
+    help="How lesions become sites: source, iid:N or dirichlet:N:ALPHA.",
+)
+@click.option("--rounds", "float_rounds", default=24, show_default=True, help="Float rounds.")
+@click.option(
+    "--qat-rounds", default=6, show_default=True, help="Quantization-aware rounds after them."
+)
+@click.option("--local-epochs", default=1, show_default=True, help="Epochs per site and round.")
+@click.option("--batch", default=64, show_default=True, help="Cases per training step.")
+@click.option("--learning-rate", default=1e-3, show_default=True, help="Of the float phase.")
+@click.option("--qat-learning-rate", default=1e-4, show_default=True, help="Of the QAT phase.")
+@click.option(
+    "--strategy",
+    default="fedavg",
+    show_default=True,
+    type=click.Choice(
+        ["fedavg", "fedprox", "fedadam", "fedyogi", "fedmedian", "fedtrimmedavg", "krum"]
+    ),
+    help="How updates are combined (Flower's strategies).",
+)
+@click.option("--proximal", default=0.01, show_default=True, help="FedProx's mu.")
+@click.option(
+    "--server-learning-rate", default=0.01, show_default=True, help="FedAdam's and FedYogi's eta."
+)
+@click.option(
+    "--balance",
+    default="prior",
+    show_default=True,
+    type=click.Choice(["prior", "smote", "none"]),
+    help="Against class imbalance: prior correction of the local loss, SMOTE, or nothing.",
+)
+@click.option(
+    "--network",
+    default="default",
+    show_default=True,
+    type=click.Choice(["default", "small"]),
+    help="QANA's widths: 32/64/128/256, or a small one for quick looks.",
+)
+@click.option("--seed", default=0, show_default=True, help="Of everything that is drawn.")
+@click.option(
+    "--arrivals",
+    default=0.1,
+    show_default=True,
+    help="Share of the training lesions that arrive between rounds and are learned on the chip.",
+)
+@click.option(
+    "--new-class",
+    metavar="CODE@ROUND@SITE",
+    help="A class that nobody knows at first; its cases arrive at SITE from ROUND on.",
+)
+@click.option(
+    "--baseline",
+    metavar="pooled|SITE",
+    default="",
+    help="Instead of federated training: all sites' data at one site, or SITE alone; both are "
+    "judged on the test lesions of all sites.",
+)
+@click.option("--quorum", default=0.5, show_default=True, help="Share of sites a round needs.")
+@click.option("--deadline", default=3600.0, show_default=True, help="Seconds per step.")
+@click.option(
+    "--engine",
+    default="in-process",
+    show_default=True,
+    type=click.Choice(["in-process", "ray"]),
+    help="Sites one after the other in this process, or Flower's Ray backend for many sites.",
+)
+@click.option("--run", "name", help="Name of the run.  [default: date and time]")
+@click.option("--resume", metavar="RUN", help="Go on with a run; its settings stay as they were.")
+@out_option
+@database_option
+@json_option
+def simulate(
+    data: str,
+    sites: str,
+    network: str,
+    arrivals: float,
+    new_class: str | None,
+    baseline: str,
+    engine: str,
+    name: str | None,
+    resume: str | None,
+    out: Path,
+    database: str | None,
+    as_json: bool,
+    seed: int,
+    **settings: Any,
+) -> None:
+    """Run federated QANA over simulated hospital sites.
+
+    Float rounds, then quantization-aware rounds; after each an Akida program, deployed to every
+    site, which learns its newly arrived cases on the (simulated) chip. Ends with a table and an
+    HTML report.
+    """
+    from simulation.run import execute, find_run, write_run_report
+
+    if resume is not None:
+        _refuse_other_options()
+        folder = find_run(out, resume)
+        url = _stored_database(folder)
+    else:
+        url = database_url(database, out)
+        folder = _create(
+            out,
+            name,
+            url,
+            {
+                "data": data,
+                "sites": sites,
+                "seed": seed,
+                "arrivals": arrivals,
+                "baseline": baseline,
+            },
+            {**settings, "seed": seed, "expected_sites": 1},
+            network,
+            new_class,
+        )
+    from simulation.console import console_progress, print_result
+
+    with console_progress(quiet=as_json):
+        execute(folder, engine, out / "cache")  # type: ignore[arg-type]
+    report = write_run_report(folder, url, folder.name)
+    if as_json:
+        click.echo(json.dumps(_as_json(url, folder.name, report), indent=2))
+    else:
+        print_result(url, folder.name, report)
+
+
+def _refuse_other_options() -> None:
+    """A resumed run keeps its settings: name the options that were given all the same."""
+    from common.errors import RunMismatch
+
+    context = click.get_current_context()
+    allowed = {"resume", "out", "database", "as_json", "engine"}
+    given = [
+        parameter
+        for parameter in context.params
+        if parameter not in allowed
+        and context.get_parameter_source(parameter) == click.core.ParameterSource.COMMANDLINE
+    ]
+    if given:
+        raise RunMismatch(
+            f"--resume goes on with the run's own settings; leave out {', '.join(sorted(given))} "
+            "or start a new run"
+        )
+
+
+def _create(
+    out: Path,
+    name: str | None,
+    url: str,
+    data: dict[str, Any],
+    settings: dict[str, Any],
+    network: str,
+    new_class: str | None,
+) -> Path:
+    """Check all settings, then write the new run's folder."""
+    import re
+
+    from pydantic import ValidationError
+
+    from common.errors import SettingsError
+    from common.qana.config import DEMO_CONFIG, QanaConfig
+    from server.plan import make_plan
+    from simulation.run import create_run, known_classes, new_run_name
+    from simulation.sites import DataSettings
+
+    run = name or new_run_name()
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", run):
+        raise SettingsError(f"--run {run}: use letters, digits, '.', '_' and '-'")
+    config = QanaConfig() if network == "default" else DEMO_CONFIG
+    rounds = settings["float_rounds"] + settings["qat_rounds"]
+    try:
+        data_settings = DataSettings(
+            **data,
+            rounds=rounds,
+            size=config.input_size,
+            new_class=_parse_new_class(new_class, rounds),
+        )
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise SettingsError(
+            f"--{str(first['loc'][0]).replace('_', '-')}: {first['msg']}"
+        ) from error
+    plan = make_plan(run=run, classes=known_classes(data_settings), config=config, **settings)
+    create_run(out / run, plan, data_settings, url)
+    return out / run
+
+
+def _parse_new_class(text: str | None, rounds: int) -> Any:
+    from common.classes import HAM10000_CLASSES
+    from common.errors import SettingsError
+    from simulation.sites import NewClass
+
+    if text is None:
+        return None
+    code, _, rest = text.partition("@")
+    number, _, site = rest.partition("@")
+    if not (number.isdigit() and site and code in HAM10000_CLASSES and 1 <= int(number) <= rounds):
+        raise SettingsError(
+            f"--new-class {text}: give CODE@ROUND@SITE with a code of "
+            f"{', '.join(HAM10000_CLASSES.codes)} and a round from 1 to {rounds}"
+        )
+    return NewClass(code=code, round=int(number), site=site)
+
+
+def _stored_database(folder: Path) -> str:
+    from server.run_folder import RunFolder
+
+    return RunFolder(folder).stored_plan().database
+
+
+def _as_json(url: str, run: str, report: Path | None) -> dict[str, Any]:
+    from server.history.store import open_history
+    from simulation.console import headline
+
+    with open_history(url, create=False) as history:
+        record = history.load_record(run)
+    return {
+        "run": run,
+        "state": record.run.state,
+        "classes": list(record.run.classes),
+        "rounds": len(record.rounds),
+        "backend": record.edge_updates[-1].result["backend"] if record.edge_updates else None,
+        "test": {head: summary.to_json() for head, summary in headline(record).items()},
+        "report": str(report) if report else None,
+    }

@@ -1,0 +1,90 @@
+"""A simulated run from its settings to its report."""
+
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+from pydantic import ValidationError
+
+from common.classes import HAM10000_CLASSES
+from common.errors import FedqanaError, RunMismatch, RunNotFound, StateDamaged
+from common.files import write_atomically
+from server.plan import RunPlan
+from server.run_folder import RunFolder, StoredPlan
+from simulation.sites import DataSettings, write_sites
+
+Engine = Literal["in-process", "ray"]
+
+_SETTINGS = "data.json"
+
+
+def new_run_name() -> str:
+    """A name that sorts by time and does not repeat."""
+    return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{os.urandom(2).hex()}"
+
+
+def known_classes(settings: DataSettings) -> tuple[str, ...]:
+    """The classes that a run starts with."""
+    if settings.new_class is None:
+        return HAM10000_CLASSES.codes
+    return HAM10000_CLASSES.without(settings.new_class.code).codes
+
+
+def create_run(folder: Path, plan: RunPlan, settings: DataSettings, database: str) -> None:
+    """Write a new run's plan and data settings; RunMismatch where a run is there already."""
+    if (folder / _SETTINGS).exists():
+        raise RunMismatch(
+            f"{folder} holds a run already; resume it with --resume {plan.run} or choose "
+            "another --run name"
+        )
+    RunFolder(folder).create(StoredPlan(plan=plan, database=database, data=settings.name))
+    write_atomically(folder / _SETTINGS, settings.model_dump_json(indent=2).encode())
+
+
+def find_run(out: Path, name: str) -> Path:
+    """The folder of a run by name or unique prefix; RunNotFound says which there are."""
+    found = sorted(p.parent.name for p in out.glob(f"*/{_SETTINGS}"))
+    matching = [run for run in found if run == name] or [r for r in found if r.startswith(name)]
+    if name == "latest" and found:
+        matching = found[-1:]
+    if len(matching) != 1:
+        known = ", ".join(found) or "none"
+        raise RunNotFound(f"no run {name!r} in {out}; runs there: {known}")
+    return out / matching[0]
+
+
+def execute(folder: Path, engine: Engine, cache: Path) -> None:
+    """Run or resume the run in ``folder`` to its end with the deployed apps."""
+    try:
+        settings = DataSettings.model_validate_json((folder / _SETTINGS).read_bytes())
+    except (OSError, ValidationError) as error:
+        raise StateDamaged(
+            f"{folder / _SETTINGS} is not readable; restore it or start a new run"
+        ) from error
+    sites = write_sites(settings, folder / "sites", cache)
+    from edge_client.flower import app as client_app
+
+    if engine == "ray":
+        from simulation.ray_engine import run_on_ray
+
+        run_on_ray(client_app, folder, folder / "sites", len(sites))
+    else:
+        from server.flower import app as server_app
+        from simulation.in_process import run_in_process
+
+        run_in_process(server_app, client_app, folder, sites)
+
+
+def write_run_report(folder: Path, database: str, run: str) -> Path | None:
+    """Write the run's HTML report; None where the run has nothing to report yet."""
+    from server.history.store import open_history
+    from server.report.build import write_report
+
+    output = folder / "report.html"
+    try:
+        with open_history(database, create=False) as history:
+            write_report(history.load_record(run), output)
+    except FedqanaError:
+        return None
+    return output

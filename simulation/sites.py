@@ -1,0 +1,186 @@
+"""From a data set to site folders: whole lesions to sites, to parts, and to arrivals."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+from common.classes import HAM10000_CLASSES, ClassMap
+from common.data.cases import Cases, LesionImage
+from common.data.preparation import prepare_cases
+from common.data.readers import read_lesion_images
+from common.data.sites import assign_sites
+from common.data.splits import split_by_lesion
+from common.data.synthetic import synthetic_lesion_images
+from common.errors import DataUnfit, SettingsError
+from common.files import write_atomically
+from common.seeds import derive_seed
+from edge_client.site import SiteData, SiteFolder
+
+FRACTIONS = {"train": 0.8, "validation": 0.1, "test": 0.1}
+POOLED = "pooled"
+_DONE = "sites.json"
+
+
+class NewClass(BaseModel):
+    """A class that no site knows at first; it appears at one site in one round."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    code: str
+    round: int = Field(ge=1)
+    site: str
+
+
+class DataSettings(BaseModel):
+    """What determines the sites' data; kept with the run so that a resume can make it again.
+
+    ``data`` is a folder or ``synthetic:N`` (N lesions); ``sites`` as `assign_sites` takes it;
+    ``arrivals`` the share of training lesions that arrive between rounds instead of being
+    there from the start; ``baseline`` "" for federated training, "pooled" for one site with
+    all data, or a site's name for that site alone, judged on all sites' test lesions.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    data: str
+    sites: str
+    seed: int
+    rounds: int
+    arrivals: float = Field(ge=0, le=0.5)
+    size: int
+    new_class: NewClass | None = None
+    baseline: str = ""
+
+    @property
+    def name(self) -> str:
+        """What the data is called in the history."""
+        source = self.data if self.data.startswith("synthetic") else Path(self.data).name
+        text = f"{source}, sites {self.sites}"
+        return f"{text}, baseline {self.baseline}" if self.baseline else text
+
+
+def read_images(data: str, seed: int) -> list[LesionImage]:
+    """All images of a data set; DataNotFound, UnknownLabel or DataUnreadable as its reader."""
+    if data == "synthetic" or data.startswith("synthetic:"):
+        _, _, count = data.partition(":")
+        if count and (not count.isdigit() or int(count) < 50):
+            raise SettingsError(f"{data}: give at least 50 lesions, e.g. synthetic:400")
+        return synthetic_lesion_images(int(count or 400), derive_seed(seed, "synthetic"))
+    return read_lesion_images(Path(data), HAM10000_CLASSES)
+
+
+def write_sites(settings: DataSettings, folder: Path, cache: Path | None) -> list[Path]:
+    """Make the sites' folders below ``folder``, or find them as made before.
+
+    Returns
+    -------
+    list of Path
+        One folder per site, sorted by name.
+    """
+    done = folder / _DONE
+    if not done.exists():
+        images = read_images(settings.data, settings.seed)
+        by_site = assign_sites(images, settings.sites, settings.seed)
+        data = {
+            name: _site_data(name, members, settings, cache)
+            for name, members in sorted(by_site.items())
+        }
+        for site in _for_baseline(data, settings.baseline).values():
+            SiteFolder(folder / site.name).write(site)
+        write_atomically(done, json.dumps(sorted(_for_baseline(data, settings.baseline))).encode())
+    return [folder / name for name in json.loads(done.read_text())]
+
+
+def _site_data(
+    name: str, images: list[LesionImage], settings: DataSettings, cache: Path | None
+) -> SiteData:
+    """One site's lesions split into parts; new cases and the new class moved to arrivals."""
+    classes = HAM10000_CLASSES
+    split = split_by_lesion(images, FRACTIONS, derive_seed(settings.seed, "split", name))
+    parts = {
+        part: prepare_cases(members, classes, size=settings.size, cache=cache)
+        for part, members in split.items()
+    }
+    train, arrivals, rounds = _arrivals(name, parts["train"], classes, settings)
+    if not len(train):
+        raise DataUnfit(
+            f"site {name} has no training cases; use fewer sites (--sites) or more data (--data)"
+        )
+    return SiteData(name, classes, train, parts["validation"], parts["test"], arrivals, rounds)
+
+
+def _arrivals(
+    name: str, train: Cases, classes: ClassMap, settings: DataSettings
+) -> tuple[Cases, Cases, NDArray[np.int64]]:
+    """Training cases, arriving cases and the round in which each arrives.
+
+    Whole lesions arrive, spread evenly over the rounds. A new class leaves every site's training
+    cases; at its site its lesions arrive from its round on.
+    """
+    rng = np.random.default_rng(derive_seed(settings.seed, "arrivals", name))
+    lesions = np.array(sorted(set(train.lesion_ids)))
+    chosen = rng.permutation(lesions)[: round(settings.arrivals * len(lesions))]
+    arrives: dict[str, int] = {
+        str(lesion): 1 + index * settings.rounds // max(len(chosen), 1)
+        for index, lesion in enumerate(chosen)
+    }
+    dropped: set[str] = set()
+    new = settings.new_class
+    if new is not None:
+        index = classes.index(new.code)
+        held = sorted(
+            {i for i, y in zip(train.lesion_ids, train.labels, strict=True) if y == index}
+        )
+        if new.site == name:
+            left = settings.rounds - new.round + 1
+            ordered = [str(v) for v in rng.permutation(np.array(held, np.str_))]
+            arrives |= {
+                lesion: new.round + position * left // max(len(ordered), 1)
+                for position, lesion in enumerate(ordered)
+            }
+        else:
+            dropped = set(held)
+            arrives = {lesion: r for lesion, r in arrives.items() if lesion not in dropped}
+    stays = [i for i, v in enumerate(train.lesion_ids) if v not in arrives and v not in dropped]
+    comes = [i for i, lesion in enumerate(train.lesion_ids) if lesion in arrives]
+    comes.sort(key=lambda i: (arrives[train.lesion_ids[i]], i))
+    return (
+        train.subset(np.array(stays, np.int64)),
+        train.subset(np.array(comes, np.int64)),
+        np.array([arrives[train.lesion_ids[i]] for i in comes], np.int64),
+    )
+
+
+def _for_baseline(data: dict[str, SiteData], baseline: str) -> dict[str, SiteData]:
+    """The sites of a run: all, or one that stands for a baseline.
+
+    Both baselines are judged on the test lesions of all sites.
+    """
+    if not baseline:
+        return data
+    sites = list(data.values())
+    test = Cases.concatenate([site.test for site in sites])
+    if baseline == POOLED:
+        order = np.argsort(np.concatenate([s.arrival_rounds for s in sites]), kind="stable")
+        pooled = SiteData(
+            POOLED,
+            sites[0].classes,
+            Cases.concatenate([s.train for s in sites]),
+            Cases.concatenate([s.validation for s in sites]),
+            test,
+            Cases.concatenate([s.arrivals for s in sites]).subset(order),
+            np.concatenate([s.arrival_rounds for s in sites])[order],
+        )
+        return {POOLED: pooled}
+    if baseline not in data:
+        raise SettingsError(
+            f"--baseline {baseline}: no such site; there are {', '.join(data)} and {POOLED!r}"
+        )
+    own = data[baseline]
+    alone = SiteData(
+        own.name, own.classes, own.train, own.validation, test, own.arrivals, own.arrival_rounds
+    )
+    return {baseline: alone}
