@@ -1,7 +1,6 @@
 """Named arrays as bytes: npz without pickle, equal arrays give equal bytes."""
 
 import io
-import zipfile
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,9 +9,13 @@ from numpy.typing import NDArray
 
 
 def to_npz(arrays: Mapping[str, NDArray[Any]]) -> bytes:
-    """The arrays as an uncompressed .npz file."""
+    """The arrays as an uncompressed .npz file; raises ValueError for an array of objects."""
     stream = io.BytesIO()
-    np.savez(stream, allow_pickle=False, **dict(arrays))
+    # Not by savez's own allow_pickle: numpy before 2.2 stores that as one more array.
+    objects = [name for name, array in arrays.items() if array.dtype.hasobject]
+    if objects:
+        raise ValueError(f"{objects[0]} holds objects, which only pickle can store")
+    np.savez(stream, **dict(arrays))
     return stream.getvalue()
 
 
@@ -20,6 +23,9 @@ def from_npz(content: bytes) -> dict[str, NDArray[Any]]:
     """The arrays of an .npz file; raises ValueError for anything else or a pickled object."""
     try:
         with np.load(io.BytesIO(content), allow_pickle=False) as stored:
-            return {name: stored[name] for name in stored.files}
-    except (OSError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            arrays = {name: stored[name] for name in stored.files}
+    except Exception as error:  # zipfile and numpy have a dozen kinds for damaged content
         raise ValueError(f"not an npz file: {error}") from error
+    if not all(isinstance(array, np.ndarray) for array in arrays.values()):
+        raise ValueError("not an npz file: it holds something else than arrays")
+    return arrays

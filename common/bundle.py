@@ -62,8 +62,10 @@ class Card(BaseModel):
         return ClassMap(self.classes)
 
     def to_bytes(self) -> bytes:
-        """Canonical JSON."""
-        return json.dumps(self.model_dump(mode="json"), indent=2, sort_keys=True).encode()
+        """Canonical JSON with a seal: the SHA-256 of the same JSON without it."""
+        fields = self.model_dump(mode="json")
+        sealed = {**fields, "seal": sha256_of(_canonical(fields))}
+        return _canonical(sealed)
 
 
 class Bundle:
@@ -128,10 +130,16 @@ def save_bundle(bundle: Bundle, folder: Path) -> None:
     replace_folder(prepared, folder)
 
 
+def _canonical(fields: dict[str, Any]) -> bytes:
+    return json.dumps(fields, indent=2, sort_keys=True).encode()
+
+
 def parse_card(content: bytes) -> Card:
-    """A card from its JSON; raises BundleDamaged for anything else."""
+    """A card from its bytes; raises BundleDamaged unless they are exactly what was written."""
     try:
-        return Card.model_validate_json(content)
+        fields = json.loads(content)
+        fields.pop("seal", None)
+        card = Card.model_validate(fields)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the file"
@@ -139,6 +147,11 @@ def parse_card(content: bytes) -> Card:
             f"card.json is not a model card of this version ({where}: {first['msg']}); "
             "fetch the bundle again or use the fedqana that wrote it"
         ) from error
+    except (ValueError, AttributeError, TypeError) as error:
+        raise BundleDamaged("card.json is not JSON of a card; fetch the bundle again") from error
+    if content != card.to_bytes():
+        raise BundleDamaged("card.json does not match its own seal; fetch the bundle again")
+    return card
 
 
 def load_bundle(folder: Path) -> Bundle:
@@ -155,7 +168,7 @@ def load_bundle(folder: Path) -> Bundle:
         )
     try:
         card = parse_card(card_file.read_bytes())
-        files = {name: (folder / name).read_bytes() for name in card.sha256}
+        files = {name: (folder / name).read_bytes() for name in (PROGRAM, QUANTIZED, FLOAT)}
     except OSError as error:
         raise BundleDamaged(
             f"cannot read {error.filename}: {error.strerror}; fetch the bundle again"

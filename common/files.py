@@ -1,5 +1,6 @@
 """Durable files: written whole or not at all, even when the machine stops half-way."""
 
+import ctypes
 import errno
 import hashlib
 import os
@@ -10,12 +11,14 @@ from pathlib import Path
 
 from common.errors import StorageFull
 
+_RENAME_EXCHANGE = 2
 _CANNOT_WRITE = {
     errno.ENOSPC,
     errno.EDQUOT,
     errno.EROFS,
     errno.EACCES,
     errno.EPERM,
+    errno.ENOENT,
     errno.ENOTDIR,
     errno.EEXIST,
     errno.EFBIG,
@@ -31,7 +34,7 @@ def writing_to(path: Path) -> Iterator[None]:
         if error.errno in _CANNOT_WRITE:
             raise StorageFull(
                 f"cannot write {path}: {os.strerror(error.errno or 0)}; free some space or choose "
-                "another folder, then resume (nothing saved before is lost)"
+                "another folder, then try again (nothing saved before is lost)"
             ) from error
         raise
 
@@ -57,7 +60,11 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 def replace_folder(prepared: Path, target: Path) -> None:
-    """Move the folder ``prepared`` (same file system) to ``target``, replacing what is there."""
+    """Move the folder ``prepared`` (same file system) to ``target``, replacing what is there.
+
+    A reader sees the old folder or the new one, whole. On file systems that cannot exchange two
+    folders there is a moment without either in between.
+    """
     with writing_to(target):
         for file in prepared.iterdir():
             descriptor = os.open(file, os.O_RDONLY)
@@ -65,10 +72,21 @@ def replace_folder(prepared: Path, target: Path) -> None:
                 os.fsync(descriptor)
             finally:
                 os.close(descriptor)
+        if target.exists() and _exchange(prepared, target):
+            sync_folder(target.parent)
+            shutil.rmtree(prepared)
+            return
         if target.exists():
             shutil.rmtree(target)
         prepared.rename(target)
         sync_folder(target.parent)
+
+
+def _exchange(a: Path, b: Path) -> bool:
+    """Swap two names in one step (Linux's renameat2); False where that cannot be done."""
+    rename = getattr(ctypes.CDLL(None), "renameat2", None)
+    names = os.fsencode(a.absolute()), os.fsencode(b.absolute())
+    return rename is not None and rename(-1, names[0], -1, names[1], _RENAME_EXCHANGE) == 0
 
 
 def sync_folder(folder: Path) -> None:

@@ -56,7 +56,8 @@ def convert_model(model: keras.Model, names: list[str], n_classes: int) -> Progr
             converted = cnn2snn_convert(model)
     except (RuntimeError, ValueError, TypeError, KeyError) as error:
         raise ConversionRefused(
-            f"cnn2snn refuses the network: {error}; use the layers that Akida version 1 has"
+            f"cnn2snn refuses the network: {' '.join(str(error).split())}; use the layers that "
+            "Akida version 1 has"
         ) from error
     found = [layer.name for layer in converted.layers if "quantizer" not in layer.name]
     if found != names:

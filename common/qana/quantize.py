@@ -172,7 +172,7 @@ def observe_ranges(
 ) -> NDArray[np.float64]:
     """Upper end of every activation of a chain on a site's own images.
 
-    The 99.9th percentile over all values, so that single outliers do not cost all others their
+    The 99.7th percentile over all values, so that single outliers do not cost all others their
     resolution; never above the bound. This is all of a site's images that leaves the site.
 
     Returns

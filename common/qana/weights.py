@@ -1,11 +1,13 @@
 """Weights as named arrays: the form in which they travel, are saved and are averaged."""
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from common.keras_setup import keras, tf
+if TYPE_CHECKING:  # whoever has a model has TensorFlow; whoever has a file need not wait for it
+    from common.keras_setup import keras, tf
 
 Float = NDArray[np.float32]
 NamedWeights = dict[str, Float]
@@ -13,16 +15,16 @@ NamedWeights = dict[str, Float]
 _STATISTICS = ("/moving_mean", "/moving_variance")
 
 
-def _name(variable: tf.Variable) -> str:
+def _name(variable: "tf.Variable") -> str:
     return str(variable.name).removesuffix(":0")
 
 
-def named_weights(model: keras.Model) -> NamedWeights:
+def named_weights(model: "keras.Model") -> NamedWeights:
     """All weights of a model by name (``stem/kernel``, ...), in the model's order."""
     return {_name(v): v.numpy().astype(np.float32) for v in model.weights}
 
 
-def set_weights(model: keras.Model, weights: Mapping[str, Float]) -> None:
+def set_weights(model: "keras.Model", weights: Mapping[str, Float]) -> None:
     """Assign named weights; names and shapes must be the model's own."""
     for variable in model.weights:
         variable.assign(weights[_name(variable)])

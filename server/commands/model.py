@@ -1,0 +1,137 @@
+"""`fedqana model`: what a model version is, and how good it is on any labelled folder."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from server.commands.options import database_option, json_option, out_option
+
+if TYPE_CHECKING:
+    from server.model_evaluation import Backend
+
+_BACKENDS = ("float", "quantized", "akida")  # of server.model_evaluation, too slow to import here
+
+
+@click.group()
+def model() -> None:
+    """Describe a model version, evaluate it on a folder of labelled images.
+
+    MODEL is a bundle's folder, or RUN:VERSION: a run's id, a unique beginning of one or "latest",
+    and a version's number or "latest".
+    """
+
+
+@model.command()
+@click.argument("model")
+@out_option
+@database_option
+@json_option
+def describe(model: str, out: Path, database: str | None, as_json: bool) -> None:
+    """Print a model's card, its fit on the Akida chips, its layers and its metrics."""
+    from server.commands.model_tables import description, print_description
+    from server.model_lookup import find_model
+
+    found = find_model(model, out, database)
+    told = description(found, found.load())
+    if as_json:
+        click.echo(json.dumps(told, indent=2))
+    else:
+        print_description(told)
+
+
+@model.command()
+@click.argument("model")
+@click.option(
+    "--data",
+    required=True,
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder of labelled images, in any layout that 'fedqana data check' accepts.",
+)
+@click.option(
+    "--backend",
+    type=click.Choice(_BACKENDS),
+    default="akida",
+    show_default=True,
+    help="The float network, the quantized one, or the Akida program.",
+)
+@click.option(
+    "--agreement",
+    is_flag=True,
+    help="With --backend akida: also count equal spikes and predictions of the program and the "
+    "quantized network.",
+)
+@click.option(
+    "--skip-unknown", is_flag=True, help="Leave out images of classes the model does not have."
+)
+@click.option(
+    "--cache",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder in which prepared images are kept.  [default: they are not kept]",
+)
+@out_option
+@database_option
+@json_option
+def evaluate(
+    model: str,
+    data: Path,
+    backend: "Backend",
+    agreement: bool,
+    skip_unknown: bool,
+    cache: Path | None,
+    out: Path,
+    database: str | None,
+    as_json: bool,
+) -> None:
+    """Evaluate a model on labelled images: metrics with 95 % intervals, confusion matrix."""
+    if agreement and backend != "akida":
+        raise click.UsageError("--agreement compares the Akida program: use --backend akida")
+    told = _evaluated(model, data, backend, agreement, skip_unknown, cache, out, database)
+    if as_json:
+        click.echo(json.dumps(told, indent=2))
+    else:
+        from server.commands.model_tables import print_evaluation
+
+        print_evaluation(told)
+
+
+def _evaluated(
+    model: str,
+    data: Path,
+    backend: "Backend",
+    agreement: bool,
+    skip_unknown: bool,
+    cache: Path | None,
+    out: Path,
+    database: str | None,
+) -> dict[str, Any]:
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from server.model_lookup import find_model
+
+    bundle = find_model(model, out, database).load()
+
+    from server.model_evaluation import evaluate_bundle, read_folder
+
+    card = bundle.card
+    folder = read_folder(data, card.class_map(), skip_unknown)
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task("evaluating", total=len(folder.images))
+        result = evaluate_bundle(
+            bundle,
+            folder,
+            backend,
+            with_agreement=agreement,
+            cache=cache,
+            advance=lambda images: progress.advance(task, images),
+        )
+    return {
+        "model": f"{card.run}:{card.version}",
+        "data": str(data),
+        "images": len(folder.images),
+        "skipped": folder.skipped,
+        **result.to_json(),
+    }

@@ -1,0 +1,207 @@
+"""A model's card, fit and metrics as tables in a terminal."""
+
+import sys
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from common.bundle import FLOAT, QUANTIZED, Bundle
+from common.qana.weights import is_statistic
+from server.model_lookup import FoundModel
+
+# In a file or pipe nothing is wrapped, so that one line stays one row for grep.
+_WIDTH_WITHOUT_TERMINAL = 400
+_NOT_MEASURED = "not measured"
+_METRICS = {
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced accuracy",
+    "macro_f1": "macro-F1",
+    "macro_auc": "macro AUC",
+    "melanoma_sensitivity": "melanoma sensitivity at 90 % specificity",
+}
+
+
+def description(found: FoundModel, bundle: Bundle) -> dict[str, Any]:
+    """Everything that ``model describe`` tells, as plain JSON values.
+
+    ``parameters`` counts what is trained of the float network (batch norm's moving statistics
+    left out), and kernels and biases of the folded, quantized chain.
+    """
+    card = bundle.card.model_dump(mode="json")
+    floating = bundle.weights(FLOAT)
+    return {
+        "folder": str(found.folder),
+        **{name: value for name, value in card.items() if name not in ("fit", "metrics")},
+        "hashes": "verified",
+        "parameters": {
+            "float": sum(int(w.size) for n, w in floating.items() if not is_statistic(n)),
+            "quantized": sum(int(w.size) for w in bundle.weights(QUANTIZED).values()),
+        },
+        "fit": card["fit"],
+        "metrics": card["metrics"],
+        "mean_spikes": found.mean_spikes,
+        "mean_spikes_sites": found.sites,
+        "latency_ms": found.latency_ms,
+        "power_mw": found.power_mw,
+    }
+
+
+def print_description(told: dict[str, Any]) -> None:
+    """Print what `description` returned."""
+    config = told["config"]
+    lines = {
+        "model": f"{told['run']}:{told['version']}",
+        "folder": told["folder"],
+        "parent": f"version {told['parent']}" if told["parent"] else "initial weights",
+        "phase": told["phase"],
+        "seed": told["seed"],
+        "classes": f"{len(told['classes'])}: {', '.join(told['classes'])}",
+        "input": f"{config['input_size']} x {config['input_size']} RGB",
+        "widths": (
+            f"stem {config['stem']}, stages {', '.join(map(str, config['widths']))} "
+            f"(depth {config['depth']}), transform {config['transform']}, "
+            f"spikes {config['spikes']}"
+        ),
+        "parameters": (
+            f"{told['parameters']['float']:,} trained, "
+            f"{told['parameters']['quantized']:,} in the folded chain"
+        ),
+        "software": ", ".join(f"{name} {version}" for name, version in told["software"].items()),
+        "sha256": f"{told['hashes']}: {', '.join(told['sha256'])}",
+        "latency": _measured(told["latency_ms"], "ms"),
+        "power": _measured(told["power_mw"], "mW"),
+    }
+    console = _console()
+    for name, value in lines.items():
+        console.print(f"{name:<10}  {value}")
+    _print_fit(told["fit"])
+    _print_layers(told)
+    validation = told["metrics"].get("validation")
+    if validation:
+        sites = ", ".join(told["metrics"].get("sites", []))
+        print_metrics(validation, f"Validation lesions{f' of {sites}' if sites else ''}")
+
+
+def print_metrics(metrics: dict[str, Any], title: str) -> None:
+    """Print a `MetricSummary` in its JSON form, one line per metric."""
+    rows = [_metric_row(label, metrics[name]) for name, label in _METRICS.items()]
+    rows += [_metric_row(f"recall of {code}", value) for code, value in metrics["recall"].items()]
+    rows += [_metric_row(f"AUC of {code}", value) for code, value in metrics["auc"].items()]
+    _print_table(title, ["metric", "value", "95 % interval", "n", ""], [r for r in rows if r])
+
+
+def print_evaluation(told: dict[str, Any]) -> None:
+    """Print what ``model evaluate`` found."""
+    console = _console()
+    console.print(f"model     {told['model']}")
+    console.print(f"data      {told['data']}: {told['images']} images")
+    console.print(f"computed  {told['backend']}")
+    for label, count in told["skipped"].items():
+        console.print(f"left out  {count} images labelled {label!r}, which the model does not have")
+    print_metrics(told["metrics"], "Metrics")
+    _print_table(
+        "Confusion matrix (rows: true class, columns: predicted)",
+        ["", *told["classes"]],
+        [
+            [code, *map(str, row)]
+            for code, row in zip(told["classes"], told["confusion"], strict=True)
+        ],
+    )
+    equal = told["agreement"]
+    if equal:
+        console.print("\nAgreement with the quantized Keras model")
+        spikes, predictions = equal["equal_spikes"], equal["equal_predictions"]
+        console.print(f"spikes       {_share(spikes, equal['spikes'])}")
+        console.print(f"predictions  {_share(predictions, equal['images'])}")
+
+
+def _print_fit(fit: dict[str, Any]) -> None:
+    rows = []
+    for device, report in fit.items():
+        if not report["fits"]:
+            rows.append([device, f"no: {report['reason']}", str(report["layers"]), *[""] * 6])
+            continue
+        kinds = ", ".join(f"{count} {kind}" for kind, count in report["nps_by_type"].items())
+        rows.append(
+            [
+                device,
+                "yes",
+                str(report["layers"]),
+                str(report["nps"]),
+                kinds,
+                str(report["passes"]),
+                f"{report['program_bytes']:,}",
+                f"{report['external_memory']:,}",
+                f"{report['macs']:,}",
+            ]
+        )
+    columns = ["device", "fits", "layers", "NPs", "by type", "passes"]
+    _print_table("Fit", [*columns, "program bytes", "external memory (bytes)", "MACs"], rows)
+
+
+def _print_layers(told: dict[str, Any]) -> None:
+    reports = list(told["fit"].values())
+    if not reports:
+        return
+    rows = []
+    for index, layer in enumerate(reports[0]["layers_table"]):
+        mapped = [report["layers_table"][index]["nps"] for report in reports]
+        spikes = told["mean_spikes"].get(layer["name"])
+        rows.append(
+            [
+                layer["name"],
+                layer["type"],
+                _shape(layer["output_shape"]),
+                _shape(layer["kernel"]),
+                *("" if nps is None else str(nps) for nps in mapped),
+                "" if spikes is None else f"{spikes:,.1f}",
+            ]
+        )
+    columns = ["layer", "type", "output", "kernel", *(f"NPs {device}" for device in told["fit"])]
+    sites = told["mean_spikes_sites"]
+    title = f"Layers (mean spikes per image: over {sites} sites)" if sites else "Layers"
+    _print_table(title, [*columns, "mean spikes"], rows)
+
+
+def _metric_row(label: str, estimate: dict[str, Any] | None) -> list[str]:
+    if estimate is None:  # melanoma is not among the classes
+        return []
+    if estimate["value"] is None:
+        return [label, "-", "", str(estimate["n"]), estimate["note"]]
+    interval = f"{estimate['low']:.3f} to {estimate['high']:.3f}"
+    return [label, f"{estimate['value']:.3f}", interval, str(estimate["n"]), estimate["note"]]
+
+
+def _print_table(title: str, columns: list[str], rows: list[list[str]]) -> None:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for index, column in enumerate(columns):
+        numeric = bool(rows) and all(_is_number(row[index]) for row in rows)
+        table.add_column(column, overflow="fold", justify="right" if numeric else "left")
+    for row in rows:
+        table.add_row(*row)
+    console = _console()
+    console.print(f"\n{title}")
+    console.print(table)
+
+
+def _is_number(cell: str) -> bool:
+    return not cell or cell == "-" or cell.replace(",", "").replace(".", "").isdigit()
+
+
+def _shape(dimensions: list[int] | None) -> str:
+    return " x ".join(map(str, dimensions)) if dimensions else ""
+
+
+def _measured(value: float | None, unit: str) -> str:
+    return _NOT_MEASURED if value is None else f"{value:.3g} {unit} per image"
+
+
+def _share(part: int, whole: int) -> str:
+    return f"{part:,} of {whole:,} equal ({part / whole:.2%})" if whole else "none compared"
+
+
+def _console() -> Console:
+    # The words come from cards and folders: nothing in them is markup.
+    width = None if sys.stdout.isatty() else _WIDTH_WITHOUT_TERMINAL
+    return Console(width=width, markup=False, emoji=False, highlight=False)

@@ -1,0 +1,171 @@
+"""A bundle's network on any labelled folder, by any of its three forms, chunk by chunk."""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from common.akida_runtime import Program
+from common.bundle import FLOAT, PROGRAM, QUANTIZED, Bundle
+from common.classes import ClassMap
+from common.data.cases import LesionImage
+from common.data.preparation import prepare_cases
+from common.data.readers import read_lesion_images
+from common.errors import DataUnfit, UnknownLabel
+from common.metrics import summarize
+from common.qana.convert import Agreement, agreement, keras_spikes_and_logits
+from common.qana.networks import network
+from common.score_counts import ScoreCounts
+
+Backend = Literal["float", "quantized", "akida"]
+BACKENDS: tuple[Backend, ...] = ("float", "quantized", "akida")
+
+CHUNK = 256
+"""Images decoded and evaluated at a time: memory does not grow with the folder."""
+
+Logits = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
+class LabelledFolder:
+    """The images of a folder that a model has classes for.
+
+    ``skipped`` counts the images that were left out by their label.
+    """
+
+    images: list[LesionImage]
+    classes: ClassMap
+    skipped: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a backend scored; ``agreement`` with the quantized Keras model where asked for."""
+
+    backend: str
+    counts: ScoreCounts
+    classes: tuple[str, ...]
+    agreement: Agreement | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Backend, metrics and confusion matrix as plain JSON values."""
+        return {
+            "backend": self.backend,
+            "classes": list(self.classes),
+            "metrics": summarize(self.counts, self.classes).to_json(),
+            "confusion": self.counts.confusion.tolist(),
+            "agreement": self.agreement.to_json() if self.agreement else None,
+        }
+
+
+def read_folder(folder: Path, classes: ClassMap, skip_unknown: bool) -> LabelledFolder:
+    """List the labelled images of ``folder`` (any layout of `common.data.readers`).
+
+    Raises
+    ------
+    UnknownLabel
+        A label that the model has no class for, unless ``skip_unknown``.
+    DataUnfit
+        No image is left.
+    DataNotFound, DataUnreadable
+        As `read_lesion_images`.
+    """
+    if not skip_unknown:
+        try:
+            return LabelledFolder(read_lesion_images(folder, classes), classes)
+        except UnknownLabel as error:
+            raise UnknownLabel(f"{error}; --skip-unknown leaves such images out") from error
+    labels = {image.label for image in read_lesion_images(folder, classes, strict=False)}
+    widened = ClassMap((*classes.codes, *sorted(labels - set(classes.codes))))
+    images = read_lesion_images(folder, widened)
+    known = [image for image in images if image.label in classes]
+    if not known:
+        raise DataUnfit(
+            f"no image in {folder} has one of the model's classes ({', '.join(classes.codes)})"
+        )
+    skipped = Counter(image.label for image in images if image.label not in classes)
+    return LabelledFolder(known, classes, dict(sorted(skipped.items())))
+
+
+def evaluate_bundle(
+    bundle: Bundle,
+    folder: LabelledFolder,
+    backend: Backend,
+    *,
+    with_agreement: bool = False,
+    cache: Path | None = None,
+    advance: Callable[[int], None] = lambda images: None,
+) -> Evaluation:
+    """Score a folder's images.
+
+    Parameters
+    ----------
+    bundle : Bundle
+    folder : LabelledFolder
+        With the bundle's own class map.
+    backend : "float", "quantized" or "akida"
+    with_agreement : bool
+        Compare spikes and predictions of the Akida program with the quantized Keras model's;
+        for the backend "akida" only.
+    cache : Path, optional
+        Folder for prepared images.
+    advance : callable
+        Told the number of images of every chunk that is done.
+
+    Raises BundleDamaged where a file of the bundle cannot be used, DataUnreadable where an
+    image cannot be decoded.
+    """
+    classes, size = bundle.card.classes, bundle.card.config.input_size
+    name, logits_of = _backend(bundle, backend)
+    comparison = _Comparison(bundle) if with_agreement else None
+    counts = ScoreCounts.zeros(len(classes))
+    for first in range(0, len(folder.images), CHUNK):
+        chunk = folder.images[first : first + CHUNK]
+        cases = prepare_cases(chunk, folder.classes, size=size, cache=cache)
+        logits = logits_of(cases.images)
+        counts = counts + ScoreCounts.from_logits(logits, cases.labels)
+        if comparison is not None:
+            comparison.add(cases.images, logits)
+        advance(len(chunk))
+    return Evaluation(name, counts, classes, comparison.result() if comparison else None)
+
+
+def _backend(bundle: Bundle, backend: Backend) -> tuple[str, Logits]:
+    """What runs the network, in words, and its logits as a function of images."""
+    config, n_classes = bundle.card.config, len(bundle.card.classes)
+    if backend == "akida":
+        # Predictions are computed in software also where a device is present.
+        name = f"software backend (akida {version('akida')})"
+        return name, Program.from_bytes(bundle.files[PROGRAM]).predict_potentials
+    if backend == "float":
+        floating = network("float", config, n_classes)
+        floating.set_weights(bundle.weights(FLOAT))
+        return f"float network (tensorflow {version('tensorflow')})", floating.logits
+    weights = bundle.weights(QUANTIZED)
+    return (
+        f"quantized network (quantizeml {version('quantizeml')})",
+        lambda images: keras_spikes_and_logits(weights, config, n_classes, images)[1],
+    )
+
+
+class _Comparison:
+    """Collects what program and quantized Keras model compute of the same images."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        self._bundle = bundle
+        self._weights = bundle.weights(QUANTIZED)
+        self._program = Program.from_bytes(bundle.files[PROGRAM])
+        self._sides: list[tuple[NDArray[Any], ...]] = []
+
+    def add(self, images: NDArray[np.uint8], program_logits: NDArray[np.float32]) -> None:
+        card = self._bundle.card
+        keras_side = keras_spikes_and_logits(self._weights, card.config, len(card.classes), images)
+        self._sides.append((*keras_side, self._program.spikes(images), program_logits))
+
+    def result(self) -> Agreement:
+        return agreement(*(np.concatenate(side) for side in zip(*self._sides, strict=True)))

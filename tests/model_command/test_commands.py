@@ -1,0 +1,170 @@
+import json
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from common.bundle import PROGRAM, Bundle
+from common.classes import ClassMap
+from common.data.preparation import prepare_cases
+from common.data.readers import read_lesion_images
+from common.errors import BundleDamaged, DataNotFound, DataUnfit, UnknownLabel
+from common.metrics import ScoreCounts, summarize
+from common.qana.convert import keras_spikes_and_logits
+from common.qana.networks import network
+from server import model_evaluation
+from server.commands.model import model
+from tests.model_command.conftest import CODES, RUN
+from tests.qana.tiny import TINY, tiny_weights
+
+
+def invoke(*arguments: Any) -> Result:
+    return CliRunner().invoke(model, [str(a) for a in arguments], catch_exceptions=False)
+
+
+def told(*arguments: Any) -> dict[str, Any]:
+    result = invoke(*arguments, "--json")
+    assert result.exit_code == 0, result.output
+    value = json.loads(result.stdout)
+    assert isinstance(value, dict)
+    return value
+
+
+def test_describe_tells_card_fit_layers_and_spikes(out: Path) -> None:
+    shown = invoke("describe", f"{RUN}:2", "--out", out).stdout
+    for expected in (
+        f"{RUN}:2",
+        "version 1",
+        "bkl, mel, nv",
+        "32 x 32 RGB",
+        "stem 8, stages 8 (depth 1), transform 8, spikes 16",
+        "verified: float.npz, program.fbz, quantized.npz",
+        "AKD1500",
+        "s0b0_features",
+        "3 x 3 x 8 x 10",
+        "over 2 sites",
+        "15.0",
+    ):
+        assert expected in shown, expected
+    assert shown.count("not measured") == 2
+
+
+def test_describe_as_json(out: Path, bundle: Bundle) -> None:
+    value = told("describe", out / RUN / "versions" / "2")
+    floating, quantized, _ = tiny_weights()
+    moving = sum(w.size for n, w in floating.items() if "moving" in n)
+    assert value["parameters"] == {
+        "float": sum(w.size for w in floating.values()) - moving,
+        "quantized": sum(w.size for w in quantized.values()),
+    }
+    assert value["hashes"] == "verified" and value["sha256"] == bundle.card.sha256
+    assert value["fit"] == bundle.card.fit and value["fit"]["AKD1000"]["fits"]
+    assert value["latency_ms"] is None and value["mean_spikes"] == {}
+
+
+@pytest.mark.parametrize("chunk", [7, 256])
+@pytest.mark.parametrize("backend", model_evaluation.BACKENDS)
+def test_evaluate_gives_the_numbers_of_the_network_itself(
+    backend: str, chunk: int, out: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    classes = ClassMap(CODES)
+    cases = prepare_cases(read_lesion_images(data, classes), classes, size=TINY.input_size)
+    floating, quantized, program = tiny_weights()
+    net = network("float", TINY, len(CODES))
+    net.set_weights(floating)
+    logits = {
+        "float": lambda: net.logits(cases.images),
+        "quantized": lambda: keras_spikes_and_logits(quantized, TINY, 3, cases.images)[1],
+        "akida": lambda: program.predict_potentials(cases.images),
+    }[backend]()
+    counts = ScoreCounts.from_logits(logits, cases.labels)
+    monkeypatch.setattr(model_evaluation, "CHUNK", chunk)
+    value = told("evaluate", f"{RUN}:2", "--out", out, "--data", data, "--backend", backend)
+    assert value["images"] == len(cases) > 40
+    assert value["confusion"] == counts.confusion.tolist()
+    assert value["metrics"] == summarize(counts, CODES).to_json()
+    assert value["agreement"] is None and value["skipped"] == {}
+
+
+def test_agreement_counts_spikes_and_predictions(out: Path, data: Path) -> None:
+    arguments = ("evaluate", f"{RUN}:2", "--out", out, "--data", data, "--agreement")
+    value = told(*arguments)
+    equal = value["agreement"]
+    assert equal["images"] == value["images"]
+    assert equal["spikes"] == value["images"] * TINY.spikes
+    assert equal["spikes"] * 0.8 < equal["equal_spikes"] <= equal["spikes"]
+    shown = invoke(*arguments).stdout
+    assert f"{equal['equal_spikes']:,} of {equal['spikes']:,} equal" in shown
+    for expected in ("software backend (akida", "balanced accuracy", "Confusion matrix"):
+        assert expected in shown
+    assert invoke(*arguments, "--backend", "float").exit_code == 2
+
+
+def test_unknown_labels_are_named_or_left_out(out: Path, data: Path, tmp_path: Path) -> None:
+    mixed = tmp_path / "data"
+    shutil.copytree(data, mixed)
+    shutil.copytree(mixed / "nv", mixed / "vasc")
+    arguments = ("evaluate", f"{RUN}:2", "--out", out, "--backend", "float", "--data", mixed)
+    with pytest.raises(UnknownLabel, match=r"'vasc'.*--skip-unknown"):
+        invoke(*arguments)
+    value = told(*arguments, "--skip-unknown")
+    assert value["skipped"] == {"vasc": len(list((mixed / "vasc").iterdir()))}
+    without = told("evaluate", f"{RUN}:2", "--out", out, "--backend", "float", "--data", data)
+    assert value["metrics"] == without["metrics"]
+    assert "labelled 'vasc'" in invoke(*arguments, "--skip-unknown").stdout
+
+
+def test_nothing_of_the_models_classes(out: Path, data: Path, tmp_path: Path) -> None:
+    lines = ["image_path,diagnosis", *(f"{f.name},vasc" for f in (data / "nv").iterdir())]
+    shutil.copytree(data / "nv", tmp_path / "data")
+    (tmp_path / "data" / "cases.csv").write_text("\n".join(lines))
+    with pytest.raises(DataUnfit, match="bkl"):
+        invoke("evaluate", f"{RUN}:2", "--out", out, "--data", tmp_path / "data", "--skip-unknown")
+    with pytest.raises(DataNotFound):
+        invoke("evaluate", f"{RUN}:2", "--out", out, "--data", tmp_path / "nowhere")
+
+
+def test_the_cache_is_used_only_where_named(out: Path, data: Path, tmp_path: Path) -> None:
+    before = sorted(data.rglob("*"))
+    arguments = ("evaluate", f"{RUN}:2", "--out", out, "--data", data, "--backend", "float")
+    first = told(*arguments, "--cache", tmp_path / "cache")
+    assert len(list((tmp_path / "cache").iterdir())) == 1
+    assert told(*arguments, "--cache", tmp_path / "cache") == first == told(*arguments)
+    assert sorted(data.rglob("*")) == before
+
+
+def test_a_damaged_bundle_is_never_evaluated(out: Path, data: Path, tmp_path: Path) -> None:
+    shutil.copytree(out / RUN / "versions" / "2", tmp_path / "2")
+    content = bytearray((tmp_path / "2" / PROGRAM).read_bytes())
+    content[100] ^= 1
+    (tmp_path / "2" / PROGRAM).write_bytes(content)
+    with pytest.raises(BundleDamaged, match=PROGRAM):
+        invoke("evaluate", tmp_path / "2", "--data", data)
+    with pytest.raises(BundleDamaged, match=PROGRAM):
+        invoke("describe", tmp_path / "2")
+
+
+def test_the_whole_command_prints_json_only(out: Path, data: Path) -> None:
+    command = [sys.executable, "-m", "simulation.cli", "model", "evaluate", f"{RUN}:latest"]
+    options = ["--out", str(out), "--data", str(data), "--json"]
+    done = subprocess.run([*command, *options], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["backend"].startswith("software backend (akida")
+    missing = subprocess.run([*command[:-1], f"{RUN}:7", *options], capture_output=True, text=True)
+    assert missing.returncode == 20 and missing.stdout == ""
+    assert missing.stderr.count("\n") == 1 and "no version 7" in missing.stderr
+
+
+def test_help_does_not_wait_for_tensorflow() -> None:
+    code = "import sys, server.commands.model; print([m for m in sys.modules if m in {0!r}])"
+    heavy = ("tensorflow", "akida", "sqlalchemy", "numpy", "rich")
+    started = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-c", code.format(heavy)], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]" and time.monotonic() - started < 5
