@@ -7,6 +7,7 @@ bits on any machine of one kind.
 """
 
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -16,8 +17,35 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 os.environ.setdefault("ASSERT_ENABLED", "0")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
-import tensorflow as tf
-import tf_keras as keras
+
+@contextmanager
+def _quiet_stderr() -> Iterator[None]:
+    """Hold back what C++ writes to standard error; it is shown only where the import fails.
+
+    While it loads, TensorFlow reports CUDA plug-ins registered twice, before its logging reads
+    any log level: an environment variable cannot silence that.
+    """
+    try:
+        terminal = os.dup(2)
+    except OSError:  # closed, as some daemons have it: nothing can be shown
+        yield
+        return
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            held.seek(0)
+            os.write(terminal, held.read())
+            raise
+        finally:
+            os.dup2(terminal, 2)
+            os.close(terminal)
+
+
+with _quiet_stderr():
+    import tensorflow as tf
+    import tf_keras as keras
 
 tf.config.experimental.enable_op_determinism()
 

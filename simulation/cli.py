@@ -1,7 +1,10 @@
 """The `fedqana` command: its groups are imported only when they are used."""
 
 import importlib
+import logging
 import sys
+import traceback
+from typing import NoReturn
 
 import click
 
@@ -18,6 +21,17 @@ _COMMANDS = {
     "runs": "server.commands.runs:runs",
     "simulate": "simulation.commands.simulate:simulate",
 }
+
+
+class _OneLineLog(logging.Handler):
+    """Warnings of the program, e.g. of a site that failed in a round, without their traceback."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print one line for ``record``, beside a spinner that may be running."""
+        text = record.getMessage()
+        if record.exc_info and record.exc_info[1]:
+            text = f"{text}: {record.exc_info[1]}"
+        click.echo(f"fedqana: {' '.join(text.split())}", err=True)
 
 
 class _LazyGroup(click.Group):
@@ -43,33 +57,36 @@ def cli(debug: bool) -> None:
 
 
 def main() -> None:
-    """Run the command; an expected error becomes one line and its own exit status."""
+    """Run the command; an error becomes one line and its own exit status."""
     debug = "--debug" in sys.argv[1:]
     arguments = [a for a in sys.argv[1:] if a != "--debug"]
+    if not debug:
+        logging.lastResort = _OneLineLog(logging.WARNING)
     try:
-        cli.main(args=arguments, standalone_mode=False)
+        cli.main(args=arguments, prog_name="fedqana", standalone_mode=False)
     except click.exceptions.Abort:
-        click.echo("interrupted", err=True)
-        sys.exit(130)
-    except click.exceptions.Exit as error:
-        sys.exit(error.exit_code)
+        _fail("interrupted", 130)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
     except FedqanaError as error:
         if debug:
-            raise
-        click.echo(f"fedqana: {error}", err=True)
-        sys.exit(error.exit_status)
+            traceback.print_exc()
+        _fail(str(error), error.exit_status)
     except Exception as error:  # the last resort: a bug, still one line for the user
         if debug:
-            raise
-        click.echo(
-            f"fedqana: unexpected {type(error).__name__}: {error}; this is a bug, please report it "
-            "with the output of the same command and --debug",
-            err=True,
+            traceback.print_exc()
+        _fail(
+            f"unexpected {type(error).__name__}: {error}; this is a bug, please report it with "
+            "the output of the same command and --debug",
+            BUG_EXIT_STATUS,
         )
-        sys.exit(BUG_EXIT_STATUS)
+
+
+def _fail(message: str, exit_status: int) -> NoReturn:
+    # Reasons that come from libraries and databases may have several lines.
+    click.echo(f"fedqana: {' '.join(message.split())}", err=True)
+    sys.exit(exit_status)
 
 
 if __name__ == "__main__":

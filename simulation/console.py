@@ -7,34 +7,40 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from common.intervals import Estimate
 from common.metrics import MetricSummary, summarize
-from common.score_counts import ScoreCounts
 from server.history.records import RunRecord
 from server.progress import Progress, listening
+from server.report.readings import HEADS, class_codes, head_counts, is_final
 
-HEADS = {
-    "float": "float network",
-    "quantized": "quantized (Keras)",
-    "akida": "Akida program",
-    "chip": "learned on the chip",
+METRICS = {
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced\naccuracy",
+    "macro_f1": "macro-F1",
+    "macro_auc": "AUC",
+    "melanoma_sensitivity": "mel. sens. at\n90 % spec.",
 }
+"""Fields of `MetricSummary` in the final table, with their titles: 80 columns hold them all."""
 
 
 @contextmanager
 def console_progress(quiet: bool) -> Iterator[None]:
     """Show progress on standard error: a spinner for the step under way, a line when it ends."""
-    console = Console(stderr=True, quiet=quiet, highlight=False)
+    console = Console(stderr=True, quiet=quiet, markup=False, emoji=False, highlight=False)
     started = time.monotonic()
     with console.status("preparing the sites' data") as status:
 
         def show(progress: Progress) -> None:
             where = f"round {progress.round:>2}/{progress.rounds} {progress.phase:<5}"
-            text = f"{where} {progress.step:<9} {progress.message}"
+            text = f"{where} {progress.step:<9}"
             if progress.done:
-                console.print(f"{time.monotonic() - started:6.0f} s  {text}", soft_wrap=True)
-            status.update(text)
+                seconds = f"{time.monotonic() - started:6.0f} s"
+                console.print(f"{seconds}  {text} {progress.message}", soft_wrap=True)
+            # One line whatever is told: a spinner that wraps leaves pieces behind.
+            under_way = f"{text} {'' if progress.done else progress.message}"
+            status.update(Text(under_way, no_wrap=True, overflow="ellipsis"))
 
         with listening(show):
             yield
@@ -42,14 +48,12 @@ def console_progress(quiet: bool) -> Iterator[None]:
 
 def headline(record: RunRecord) -> dict[str, MetricSummary]:
     """Pooled metrics of every head on the test lesions; empty before the final evaluation."""
-    results = [r for r in record.site_results if r.step == "final" and r.accepted]
-    summaries = {}
-    for head in HEADS:
-        found = [ScoreCounts.from_json(r.result[head]) for r in results if head in r.result]
-        if found:
-            pooled = sum(found[1:], found[0])
-            summaries[head] = summarize(pooled, record.run.classes)
-    return summaries
+    if not is_final(record):
+        return {}
+    return {
+        counts.head: summarize(counts.pooled, class_codes(record, counts.pooled))
+        for counts in head_counts(record)
+    }
 
 
 def print_result(url: str, run: str, report: Path | None) -> None:
@@ -58,41 +62,53 @@ def print_result(url: str, run: str, report: Path | None) -> None:
 
     with open_history(url, create=False) as history:
         record = history.load_record(run)
-    console = Console(highlight=False)
+    console = Console(markup=False, emoji=False, highlight=False)
     summaries = headline(record)
     n = next((s.n for s in summaries.values()), 0)
-    table = Table(title=f"Test lesions of all sites, {n} images (95 % interval)")
-    for column in ("", "accuracy", "balanced acc.", "macro-F1", "AUC", "mel sens. @ 90 % spec."):
-        table.add_column(column, justify="left" if not column else "right")
+    table = Table(
+        title=f"Test lesions of all sites, {n} images; below each value its 95 % interval",
+        title_justify="left",
+        box=None,
+        pad_edge=False,
+    )
+    table.add_column("", no_wrap=True)
+    for title in METRICS.values():
+        table.add_column(title, justify="right", no_wrap=True)
+    notes: dict[str, None] = {}
     for head, summary in summaries.items():
-        table.add_row(
-            HEADS[head],
-            _shown(summary.accuracy),
-            _shown(summary.balanced_accuracy),
-            _shown(summary.macro_f1),
-            _shown(summary.macro_auc),
-            _shown(summary.melanoma_sensitivity),
-        )
-    console.print(table)
+        estimates = {name: getattr(summary, name) for name in METRICS}
+        table.add_row(HEADS[head], *map(_shown, estimates.values()))
+        for name, estimate in estimates.items():
+            if estimate is not None and estimate.note:
+                notes[f"{METRICS[name].replace(chr(10), ' ')}: {estimate.note}"] = None
+    if summaries:
+        console.print(table)
+    for note in notes:
+        console.print(note)
     if record.versions:
         for device, fit in record.versions[-1].fit.items():
-            text = (
-                f"{fit['nps']} NPs, {fit['passes']} pass, {fit['program_bytes'] / 1e6:.2f} MB"
-                if fit["fits"]
-                else f"does not map: {fit['reason']}"
-            )
-            console.print(f"{device}: {text}")
+            if fit["fits"]:
+                passes = "1 pass" if fit["passes"] == 1 else f"{fit['passes']} passes"
+                size = f"{fit['program_bytes'] / 1e6:.2f} MB"
+                text = f"{fit['nps']} NPs, {passes}, {size}"
+            else:
+                text = f"does not map: {fit['reason']}"
+            console.print(f"{device}: {text}", soft_wrap=True)
     if record.edge_updates:
-        backend = record.edge_updates[-1].result["backend"]
-        console.print(f"Akida ran on: {backend}; latency and power: not measured")
+        result = record.edge_updates[-1].result
+        latency, power = result["latency_ms"], result["power_mw"]
+        measured = (
+            "latency and power: not measured"
+            if latency is None and power is None
+            else f"latency {latency} ms, power {power} mW"
+        )
+        console.print(f"Akida ran on: {result['backend']}; {measured}")
     console.print(f"run {run}: {record.run.state}")
     if report is not None:
         console.print(f"report: {report}", soft_wrap=True)
 
 
 def _shown(estimate: Estimate | None) -> str:
-    if estimate is None:
-        return "-"
-    if estimate.value is None:
-        return estimate.note
-    return f"{estimate.value:.3f} ({estimate.low:.2f}-{estimate.high:.2f})"
+    if estimate is None or estimate.value is None:
+        return "-\n"
+    return f"{estimate.value:.3f}\n{estimate.low:.2f}-{estimate.high:.2f}"
