@@ -6,7 +6,7 @@ numbers only: never with text that could stem from patients' data.
 """
 
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,8 +34,18 @@ SiteCode = Literal[
 """Why a site could not do what it was asked: the only words it sends."""
 
 
+LARGEST_COUNT = 10**9
+"""No site has more cases; sums of counts below it stay exact and fit a database's integers."""
+
+Count = Annotated[int, Field(ge=0, le=LARGEST_COUNT)]
+
+
+BACKEND = r"^(software backend \(akida [0-9.]{1,16}\)|[A-Za-z0-9]+/[A-Za-z0-9_]+/[0-9]+)$"
+"""Akida's software backend, or a device as Akida describes it, e.g. ``PCIe/NSoC_v2/0``."""
+
+
 class _Message(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class HandshakeAsk(_Message):
@@ -55,9 +65,9 @@ class HandshakeReply(_Message):
     classes: tuple[str, ...]
     model_hash: str
     fedqana: str
-    n_train: int = Field(ge=0)
-    n_validation: int = Field(ge=0)
-    n_test: int = Field(ge=0)
+    n_train: Count
+    n_validation: Count
+    n_test: Count
 
 
 class TrainAsk(_Message):
@@ -80,8 +90,8 @@ class TrainAsk(_Message):
 class TrainReply(_Message):
     """How much a site trained on and the loss of its last epoch."""
 
-    examples: int = Field(gt=0)
-    loss: float = Field(allow_inf_nan=False)
+    examples: Count = Field(gt=0)
+    loss: float
     seconds: float = Field(ge=0)
 
 
@@ -101,7 +111,7 @@ class EvaluateReply(_Message):
 
     counts: dict[str, Any]
     ranges: tuple[float, ...] = ()
-    calibration_images: int = Field(ge=0, default=0)
+    calibration_images: Count = 0
     seconds: float = Field(ge=0)
 
 
@@ -120,14 +130,14 @@ class DeployReply(_Message):
     switched: bool
     reason: Literal["", "worse-than-current", "too-few-cases", "does-not-fit"]
     in_service: int = Field(ge=0)
-    cases_learned: int = Field(ge=0)
-    new_classes: tuple[str, ...]
-    backend: str = Field(max_length=200)
+    cases_learned: Count
+    new_classes: tuple[str, ...] = Field(max_length=16)
+    backend: str = Field(pattern=BACKEND)
     heads: dict[Literal["akida", "quantized", "chip_before", "chip_after"], dict[str, Any]]
-    old_before: tuple[int, int]
-    old_after: tuple[int, int]
-    new_before: tuple[int, int]
-    new_after: tuple[int, int]
+    old_before: tuple[Count, Count]
+    old_after: tuple[Count, Count]
+    new_before: tuple[Count, Count]
+    new_after: tuple[Count, Count]
     agreement: dict[str, int]
     mean_spikes: dict[str, float]
     latency_ms: float | None = None
@@ -203,5 +213,7 @@ def parse_reply(text: str, form: type[M]) -> M:
         return form.model_validate_json(text)
     except ValidationError as error:
         first = error.errors(include_input=False)[0]
-        where = ".".join(str(part) for part in first["loc"]) or "reply"
+        # Deeper parts of the location, and names of fields too many, are the site's own text.
+        field = str(first["loc"][0]) if first["loc"] else ""
+        where = field if field in form.model_fields else "reply"
         raise SiteRefused("malformed", f"malformed reply ({where}: {first['msg']})") from error

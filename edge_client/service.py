@@ -174,6 +174,11 @@ class EdgeClient:
         """Codes the chip's head knows."""
         return self._in_service().head.classes
 
+    @property
+    def num_weights(self) -> int:
+        """Connections of each neuron of the chip's head: the highest potential there is."""
+        return self._in_service().head.learner.num_weights
+
     def rollback(self) -> str:
         """Return to the last version with another program; returns its name.
 

@@ -56,7 +56,7 @@ from edge_client.training import TrainSettings, train_locally
 log = logging.getLogger("fedqana.site")
 
 CALIBRATION_IMAGES = 256
-_SPIKE_SAMPLE = 16
+_SPIKE_SAMPLE = 8
 _POTENTIAL_SPAN = 16.0
 """Chip potentials are brought to 0 .. this, so that their histogram is as fine as the logits'."""
 
@@ -287,9 +287,8 @@ def _chip_scores(
     """Potentials of the chip's head in the order of ``codes``, scaled to the span."""
     if not len(images):
         return np.zeros((0, len(codes)), np.float32)
-    potentials = client.classify(images, codes)
-    top = np.abs(potentials[np.isfinite(potentials)]).max(initial=1.0)
-    return np.asarray(potentials * (_POTENTIAL_SPAN / top), np.float32)
+    scale = _POTENTIAL_SPAN / client.num_weights
+    return np.asarray(client.classify(images, codes) * scale, np.float32)
 
 
 def _widened(scores: NDArray[np.float32], n_classes: int) -> NDArray[np.float32]:

@@ -16,6 +16,18 @@ from common.qana.weights import NamedWeights
 STEPS = ("train", "evaluate", "bundle", "deploy")
 """The steps of a round in order; after the last one comes the next round's first."""
 
+_SCALARS = (
+    "round",
+    "step",
+    "classes",
+    "ranges",
+    "sites",
+    "metrics",
+    "seconds",
+    "started_at",
+    "aggregated",
+)
+
 FINAL = "final"
 DONE = "done"
 
@@ -27,7 +39,8 @@ class RunState:
     ``step`` is the next one to do in ``round``. ``ranges`` are aggregated calibration ranges in
     chain order, empty before the first evaluation. ``strategy`` is the strategy's memory
     (moments of FedAdam), ``metrics`` the pooled validation metrics of the current weights.
-    ``sites`` are the names accepted before round 1.
+    ``sites`` are the names accepted before round 1. ``seconds``, ``started_at`` (ISO 8601) and
+    ``aggregated`` (updates in the last aggregation) describe the round for the history.
     """
 
     round: int
@@ -40,6 +53,8 @@ class RunState:
     sites: tuple[str, ...] = ()
     metrics: dict[str, Any] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
+    started_at: str = ""
+    aggregated: int = 0
 
     def advance(self) -> None:
         """Move on to the next step, or to the next round's first."""
@@ -50,6 +65,8 @@ class RunState:
             self.step = STEPS[0]
             self.round += 1
             self.seconds = {}
+            self.started_at = ""
+            self.aggregated = 0
 
 
 class CheckpointFile:
@@ -60,10 +77,7 @@ class CheckpointFile:
 
     def save(self, state: RunState) -> None:
         """Replace the checkpoint; raises StorageFull and leaves the old one in place."""
-        scalars = {
-            name: getattr(state, name)
-            for name in ("round", "step", "classes", "ranges", "sites", "metrics", "seconds")
-        }
+        scalars = {name: getattr(state, name) for name in _SCALARS}
         arrays: dict[str, NDArray[Any]] = {
             "scalars": np.frombuffer(json.dumps(scalars).encode(), np.uint8)
         }
@@ -98,6 +112,8 @@ class CheckpointFile:
             sites=tuple(scalars["sites"]),
             metrics=scalars["metrics"],
             seconds=scalars["seconds"],
+            started_at=str(scalars["started_at"]),
+            aggregated=int(scalars["aggregated"]),
             floating=groups["floating"],
             quantized=groups["quantized"],
             strategy=groups["strategy"],

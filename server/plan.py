@@ -9,8 +9,6 @@ from common.qana.config import QanaConfig
 
 Phase = Literal["float", "qat"]
 
-STRATEGIES = ("fedavg", "fedprox", "fedadam", "fedyogi", "fedmedian", "fedtrimmedavg", "krum")
-
 
 class RunPlan(BaseModel):
     """Settings of a run; checked once, then fixed until its end.
@@ -25,7 +23,7 @@ class RunPlan(BaseModel):
         Of the sites' optimizer in the first round of each phase; they fall along half a cosine
         to a fiftieth within the phase.
     strategy : str
-        One of `STRATEGIES`.
+        Flower's, by name.
     proximal : float
         FedProx's mu; used by that strategy only.
     server_learning_rate : float
@@ -86,4 +84,5 @@ def make_plan(**settings: object) -> RunPlan:
     except ValidationError as error:
         first = error.errors()[0]
         where = " ".join(str(part).replace("_", "-") for part in first["loc"]) or "the plan"
-        raise SettingsError(f"{where}: {first['msg']}; see 'fedqana simulate --help'") from error
+        why = first["msg"].removeprefix("Value error, ")
+        raise SettingsError(f"{where}: {why}; see 'fedqana simulate --help'") from error

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import ValidationError
 
-from common.classes import HAM10000_CLASSES
+from common.classes import ClassMap
 from common.errors import FedqanaError, RunMismatch, RunNotFound, StateDamaged
 from common.files import write_atomically
 from server.plan import RunPlan
@@ -27,8 +27,8 @@ def new_run_name() -> str:
 def known_classes(settings: DataSettings) -> tuple[str, ...]:
     """The classes that a run starts with."""
     if settings.new_class is None:
-        return HAM10000_CLASSES.codes
-    return HAM10000_CLASSES.without(settings.new_class.code).codes
+        return settings.classes
+    return ClassMap(settings.classes).without(settings.new_class.code).codes
 
 
 def create_run(folder: Path, plan: RunPlan, settings: DataSettings, database: str) -> None:

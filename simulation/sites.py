@@ -37,16 +37,18 @@ class NewClass(BaseModel):
 class DataSettings(BaseModel):
     """What determines the sites' data; kept with the run so that a resume can make it again.
 
-    ``data`` is a folder or ``synthetic:N`` (N lesions); ``sites`` as `assign_sites` takes it;
-    ``arrivals`` the share of training lesions that arrive between rounds instead of being
-    there from the start; ``baseline`` "" for federated training, "pooled" for one site with
-    all data, or a site's name for that site alone, judged on all sites' test lesions.
+    ``classes`` are the codes that labels may have. ``data`` is a folder or ``synthetic:N`` (N
+    lesions); ``sites`` as `assign_sites` takes it; ``arrivals`` the share of training lesions
+    that arrive between rounds instead of being there from the start; ``baseline`` "" for
+    federated training, "pooled" for one site with all data, or a site's name for that site
+    alone, judged on all sites' test lesions.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     data: str
     sites: str
+    classes: tuple[str, ...] = HAM10000_CLASSES.codes
     seed: int
     rounds: int
     arrivals: float = Field(ge=0, le=0.5)
@@ -62,14 +64,33 @@ class DataSettings(BaseModel):
         return f"{text}, baseline {self.baseline}" if self.baseline else text
 
 
-def read_images(data: str, seed: int) -> list[LesionImage]:
+def read_images(data: str, seed: int, classes: ClassMap) -> list[LesionImage]:
     """All images of a data set; DataNotFound, UnknownLabel or DataUnreadable as its reader."""
     if data == "synthetic" or data.startswith("synthetic:"):
         _, _, count = data.partition(":")
         if count and (not count.isdigit() or int(count) < 50):
             raise SettingsError(f"{data}: give at least 50 lesions, e.g. synthetic:400")
-        return synthetic_lesion_images(int(count or 400), derive_seed(seed, "synthetic"))
-    return read_lesion_images(Path(data), HAM10000_CLASSES)
+        return synthetic_lesion_images(
+            int(count or 400), derive_seed(seed, "synthetic"), classes=classes
+        )
+    return read_lesion_images(Path(data), classes)
+
+
+def site_names(settings: DataSettings) -> list[str]:
+    """Names of the sites that the settings make; raises what `write_sites` would, but early."""
+    images = read_images(settings.data, settings.seed, ClassMap(settings.classes))
+    names = sorted(assign_sites(images, settings.sites, settings.seed))
+    wanted = settings.baseline
+    if wanted not in ("", POOLED, *names):
+        raise SettingsError(
+            f"--baseline {wanted}: no such site; there are {', '.join(names)} and {POOLED!r}"
+        )
+    new = settings.new_class
+    if new is not None and new.site not in names:
+        raise SettingsError(
+            f"--new-class: there is no site {new.site!r}; the sites are {', '.join(names)}"
+        )
+    return [wanted] if wanted else names
 
 
 def write_sites(settings: DataSettings, folder: Path, cache: Path | None) -> list[Path]:
@@ -82,7 +103,7 @@ def write_sites(settings: DataSettings, folder: Path, cache: Path | None) -> lis
     """
     done = folder / _DONE
     if not done.exists():
-        images = read_images(settings.data, settings.seed)
+        images = read_images(settings.data, settings.seed, ClassMap(settings.classes))
         by_site = assign_sites(images, settings.sites, settings.seed)
         data = {
             name: _site_data(name, members, settings, cache)
@@ -98,7 +119,7 @@ def _site_data(
     name: str, images: list[LesionImage], settings: DataSettings, cache: Path | None
 ) -> SiteData:
     """One site's lesions split into parts; new cases and the new class moved to arrivals."""
-    classes = HAM10000_CLASSES
+    classes = ClassMap(settings.classes)
     split = split_by_lesion(images, FRACTIONS, derive_seed(settings.seed, "split", name))
     parts = {
         part: prepare_cases(members, classes, size=settings.size, cache=cache)
@@ -175,10 +196,6 @@ def _for_baseline(data: dict[str, SiteData], baseline: str) -> dict[str, SiteDat
             np.concatenate([s.arrival_rounds for s in sites])[order],
         )
         return {POOLED: pooled}
-    if baseline not in data:
-        raise SettingsError(
-            f"--baseline {baseline}: no such site; there are {', '.join(data)} and {POOLED!r}"
-        )
     own = data[baseline]
     alone = SiteData(
         own.name, own.classes, own.train, own.validation, test, own.arrivals, own.arrival_rounds

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from common.classes import HAM10000_CLASSES, ClassMap
+from common.classes import ClassMap
+from common.commands.options import classes_option
 from common.errors import DataUnfit, SettingsError
 
 if TYPE_CHECKING:
@@ -18,22 +19,9 @@ def data() -> None:
     """Check labelled images before training, or make up a data set to try things with."""
 
 
-def _as_class_map(ctx: click.Context, option: click.Parameter, value: str) -> ClassMap:
-    codes = tuple(code.strip().lower() for code in value.split(","))
-    if not all(codes) or len(set(codes)) != len(codes):
-        raise click.BadParameter("give distinct class codes separated by commas")
-    return ClassMap(codes)
-
-
 @data.command()
 @click.argument("folder", type=click.Path(path_type=Path))
-@click.option(
-    "--classes",
-    default=",".join(HAM10000_CLASSES.codes),
-    show_default=True,
-    callback=_as_class_map,
-    help="Class codes that may occur, separated by commas.",
-)
+@classes_option
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def check(folder: Path, classes: ClassMap, as_json: bool) -> None:
     """Report what FOLDER holds; exit status 13 where training on it would be wrong."""

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from common.classes import ClassMap
 from common.data.cases import LesionImage
 from common.data.preparation import decode
-from common.data.readers import read_lesion_images
+from common.data.readers import empty_class_folders, read_lesion_images
 from common.data.splits import lesions_by_class
 from common.errors import DataError
 from common.files import sha256_of
@@ -99,11 +99,11 @@ def check_folder(folder: Path, classes: ClassMap) -> DataReport:
     """Read every image of ``folder`` and report what it holds and what is wrong.
 
     Problems are: files that are absent or unreadable, shorter sides below `SMALLEST_SIDE`, labels
-    outside ``classes``, an image id twice, identical files in several lesions or under several
-    labels (they would stand on both sides of a split), and fewer than two classes. Notes are:
-    identical files of one lesion, images whose colours stand out (`COLOUR_THRESHOLD`), classes
-    without images or with a single lesion, lesions with several labels (usual where patient ids
-    take the place of lesion ids).
+    outside ``classes``, a class folder without images, an image id twice, identical files in
+    several lesions or under several labels (they would stand on both sides of a split), and fewer
+    than two classes. Notes are: identical files of one lesion, images whose colours stand out
+    (`COLOUR_THRESHOLD`), classes without images or with a single lesion, lesions with several
+    labels (usual where patient ids take the place of lesion ids).
 
     Parameters
     ----------
@@ -174,6 +174,8 @@ def _check_labels(report: DataReport, images: Sequence[LesionImage], classes: Cl
             f"label {label!r} of {_count(n, 'image')} is not one of {', '.join(classes.codes)}, "
             f"first {first.location}"
         )
+    for name in empty_class_folders(Path(report.folder), classes):
+        report.problems.append(f"class folder {name} holds no image")
     present = [c for c, count in report.classes.items() if count.images]
     if len(present) < 2:
         report.problems.append(

@@ -19,7 +19,7 @@ from common.data.tables import (
     missing_columns,
     read_table,
 )
-from common.errors import DataNotFound, DataUnreadable, UnknownLabel
+from common.errors import DataNotFound, DataUnfit, DataUnreadable, UnknownLabel
 
 LAYOUTS = (
     "HAM10000's download (HAM10000_metadata.csv or .tab beside HAM10000_images_part_1 and _2 as "
@@ -70,6 +70,8 @@ def read_lesion_images(
         A label outside ``classes``; the message names its file and line.
     DataUnreadable
         A table that cannot be parsed, or one image id twice.
+    DataUnfit
+        A class folder without any image.
     """
     if not folder.is_dir():
         raise DataNotFound(f"no folder {folder}; accepted is {LAYOUTS}")
@@ -82,7 +84,7 @@ def read_lesion_images(
     images = (
         _from_ham10000(folder, entries, strict)
         or _from_table(folder, entries, strict)
-        or _from_class_folders(folder, entries, classes)
+        or _from_class_folders(folder, entries, classes, strict)
     )
     if not images:
         raise DataNotFound(f"no labelled images in {folder}; accepted is {LAYOUTS}")
@@ -129,7 +131,9 @@ def _from_table(folder: Path, entries: list[Path], strict: bool) -> _Named:
     return []
 
 
-def _from_class_folders(folder: Path, entries: list[Path], classes: ClassMap) -> _Named:
+def _from_class_folders(
+    folder: Path, entries: list[Path], classes: ClassMap, strict: bool
+) -> _Named:
     """One folder per class; empty where no folder carries the code of a class."""
     folders = [e for e in entries if e.is_dir()]
     if not any(f.name.lower() in classes for f in folders):
@@ -141,7 +145,21 @@ def _from_class_folders(folder: Path, entries: list[Path], classes: ClassMap) ->
             label, location = class_folder.name.lower(), f"{folder.name}/{path}"
             image = LesionImage(path, path, label, "", location, partial(_read_file, file))
             named.append((str(class_folder), image))
+    empty = empty_class_folders(folder, classes) if strict and named else []
+    if empty:
+        raise DataUnfit(
+            f"{folder / empty[0]} holds no image; add images of the class or remove the folder"
+        )
     return named
+
+
+def empty_class_folders(folder: Path, classes: ClassMap) -> list[str]:
+    """Names of folders below ``folder`` that carry a class code but hold no image."""
+    return sorted(
+        e.name
+        for e in folder.iterdir()
+        if e.is_dir() and e.name.lower() in classes and not any(_image_files(e))
+    )
 
 
 def _images_of_rows(

@@ -9,6 +9,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from common.metrics import Estimate
+from server.comparison import ComparedHead
 from server.history.records import Round, RunRecord, RunSummary
 
 _LAST_EVENTS = 12
@@ -31,6 +33,25 @@ def print_summaries(summaries: list[RunSummary]) -> None:
         for summary in summaries
     ]
     _print_table("", ["run", "started", "state", "strategy", "sites", "rounds done", "data"], rows)
+
+
+def print_comparison(rows: list[ComparedHead]) -> None:
+    """Print one line per run and head: value and 95 % interval of each metric."""
+    metrics = list(rows[0].metrics) if rows else []
+    _print_table(
+        "Test lesions, value and 95 % interval",
+        ["run", "head", "n", *metrics],
+        [
+            [row.run, row.head, str(row.n), *(_estimate(row.metrics[name]) for name in metrics)]
+            for row in rows
+        ],
+    )
+
+
+def _estimate(estimate: Estimate | None) -> str:
+    if estimate is None or estimate.value is None:
+        return estimate.note if estimate else "-"
+    return f"{estimate.value:.3f} ({estimate.low:.3f}-{estimate.high:.3f})"
 
 
 def print_record(record: RunRecord) -> None:

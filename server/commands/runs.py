@@ -80,6 +80,27 @@ def report(run: str, output: Path | None, out: Path, database: str | None, as_js
         click.echo(path)
 
 
+@runs.command()
+@click.argument("names", metavar="RUN...", nargs=-1, required=True)
+@out_option
+@database_option
+@json_option
+def compare(names: tuple[str, ...], out: Path, database: str | None, as_json: bool) -> None:
+    """Print several runs' metrics on their test lesions side by side, each head a line.
+
+    The metrics are those of the whole test set, so runs are comparable where they were made
+    with the same --data, --sites and --seed; a baseline is judged on all sites' test lesions.
+    """
+    from server.commands.run_tables import print_comparison
+    from server.comparison import compare_runs
+
+    rows = compare_runs([_load(name, out, database) for name in names])
+    if as_json:
+        _print_json([row.to_json() for row in rows])
+    else:
+        print_comparison(rows)
+
+
 def _load(run: str, out: Path, database: str | None) -> "RunRecord":
     from server.history.store import open_history
 

@@ -1,12 +1,17 @@
 """`fedqana simulate`: a whole federated run on this machine."""
 
 import json
+import shutil
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from common.commands.options import classes_option
 from server.commands.options import database_option, database_url, json_option, out_option
+
+if TYPE_CHECKING:
+    from common.classes import ClassMap
 
 
 @click.command()
@@ -16,6 +21,7 @@ from server.commands.options import database_option, database_url, json_option, 
     show_default=True,
     help="A folder of labelled images (see docs/data.md) or synthetic:N for N made-up lesions.",
 )
+@classes_option
 @click.option(
     "--sites",
     default="source",
@@ -92,6 +98,7 @@ from server.commands.options import database_option, database_url, json_option, 
 @json_option
 def simulate(
     data: str,
+    classes: "ClassMap",
     sites: str,
     network: str,
     arrivals: float,
@@ -112,6 +119,7 @@ def simulate(
     site, which learns its newly arrived cases on the (simulated) chip. Ends with a table and an
     HTML report.
     """
+    from common.errors import DataError, SettingsError
     from simulation.run import execute, find_run, write_run_report
 
     if resume is not None:
@@ -127,18 +135,24 @@ def simulate(
             {
                 "data": data,
                 "sites": sites,
+                "classes": classes.codes,
                 "seed": seed,
                 "arrivals": arrivals,
                 "baseline": baseline,
             },
-            {**settings, "seed": seed, "expected_sites": 1},
+            {**settings, "seed": seed},
             network,
             new_class,
         )
     from simulation.console import console_progress, print_result
 
-    with console_progress(quiet=as_json):
-        execute(folder, engine, out / "cache")  # type: ignore[arg-type]
+    try:
+        with console_progress(quiet=as_json):
+            execute(folder, engine, out / "cache")  # type: ignore[arg-type]
+    except (DataError, SettingsError):
+        if resume is None and not (folder / "sites" / "sites.json").exists():
+            shutil.rmtree(folder)  # it never began: the name is free for another try
+        raise
     report = write_run_report(folder, url, folder.name)
     if as_json:
         click.echo(json.dumps(_as_json(url, folder.name, report), indent=2))
@@ -181,13 +195,19 @@ def _create(
 
     from common.errors import SettingsError
     from common.qana.config import DEMO_CONFIG, QanaConfig
+    from server.history.store import open_history
     from server.plan import make_plan
     from simulation.run import create_run, known_classes, new_run_name
-    from simulation.sites import DataSettings
+    from simulation.sites import DataSettings, site_names
 
     run = name or new_run_name()
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", run):
         raise SettingsError(f"--run {run}: use letters, digits, '.', '_' and '-'")
+    if settings["float_rounds"] < 1:
+        raise SettingsError(
+            f"--rounds {settings['float_rounds']}: give at least one float round; quantized rounds "
+            "start from its network"
+        )
     config = QanaConfig() if network == "default" else DEMO_CONFIG
     rounds = settings["float_rounds"] + settings["qat_rounds"]
     try:
@@ -195,20 +215,26 @@ def _create(
             **data,
             rounds=rounds,
             size=config.input_size,
-            new_class=_parse_new_class(new_class, rounds),
+            new_class=_parse_new_class(new_class, rounds, data["classes"]),
         )
     except ValidationError as error:
         first = error.errors()[0]
         raise SettingsError(
             f"--{str(first['loc'][0]).replace('_', '-')}: {first['msg']}"
         ) from error
-    plan = make_plan(run=run, classes=known_classes(data_settings), config=config, **settings)
+    plan = make_plan(
+        run=run,
+        classes=known_classes(data_settings),
+        config=config,
+        expected_sites=len(site_names(data_settings)),
+        **settings,
+    )
+    open_history(url).close()  # refused before the sites' data are made, which takes minutes
     create_run(out / run, plan, data_settings, url)
     return out / run
 
 
-def _parse_new_class(text: str | None, rounds: int) -> Any:
-    from common.classes import HAM10000_CLASSES
+def _parse_new_class(text: str | None, rounds: int, codes: tuple[str, ...]) -> Any:
     from common.errors import SettingsError
     from simulation.sites import NewClass
 
@@ -216,10 +242,10 @@ def _parse_new_class(text: str | None, rounds: int) -> Any:
         return None
     code, _, rest = text.partition("@")
     number, _, site = rest.partition("@")
-    if not (number.isdigit() and site and code in HAM10000_CLASSES and 1 <= int(number) <= rounds):
+    if not (number.isdigit() and site and code in codes and 1 <= int(number) <= rounds):
         raise SettingsError(
             f"--new-class {text}: give CODE@ROUND@SITE with a code of "
-            f"{', '.join(HAM10000_CLASSES.codes)} and a round from 1 to {rounds}"
+            f"{', '.join(codes)} and a round from 1 to {rounds}"
         )
     return NewClass(code=code, round=int(number), site=site)
 

@@ -12,7 +12,12 @@ from common.classes import HAM10000_CLASSES
 from common.commands.data import data
 from common.data.cases import LesionImage
 from common.data.check import check_folder
-from common.data.synthetic import write_case_list, write_class_folders
+from common.data.readers import read_lesion_images
+from common.data.synthetic import (
+    synthetic_lesion_images,
+    write_case_list,
+    write_class_folders,
+)
 from common.errors import DataNotFound, DataUnfit, SettingsError
 
 
@@ -148,3 +153,13 @@ def test_real_ham10000(ham10000: Path) -> None:
     assert len(report.colour_outliers) < 0.01 * report.images
     assert time.monotonic() - start < 60
     assert np.sum([c.images for c in report.classes.values()]) == report.images
+
+
+def test_an_empty_class_folder_is_a_problem(tmp_path: Path) -> None:
+    images = synthetic_lesion_images(60, seed=3)
+    write_class_folders(images, tmp_path)
+    for file in (tmp_path / "df").iterdir():
+        file.unlink()
+    assert "class folder df holds no image" in check_folder(tmp_path, HAM10000_CLASSES).problems
+    with pytest.raises(DataUnfit, match="df holds no image"):
+        read_lesion_images(tmp_path, HAM10000_CLASSES)

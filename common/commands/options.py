@@ -1,0 +1,21 @@
+"""The option that names the diagnosis classes, shared by commands."""
+
+import click
+
+from common.classes import HAM10000_CLASSES, ClassMap
+
+
+def _as_class_map(ctx: click.Context, option: click.Parameter, value: str) -> ClassMap:
+    codes = tuple(code.strip().lower() for code in value.split(","))
+    if not all(codes) or len(set(codes)) != len(codes):
+        raise click.BadParameter("give distinct class codes separated by commas")
+    return ClassMap(codes)
+
+
+classes_option = click.option(
+    "--classes",
+    default=",".join(HAM10000_CLASSES.codes),
+    show_default=True,
+    callback=_as_class_map,
+    help="Class codes that may occur, separated by commas.",
+)
