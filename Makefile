@@ -18,8 +18,8 @@ $(READY): pyproject.toml constraints.txt
 	touch $@
 
 demo: $(READY)
-	$(BIN)/fedqana simulate --data synthetic:500 --sites source --network small --rounds 8 \
-		--qat-rounds 3 --local-epochs 6 --batch 16 --new-class vasc@5@studio --seed 1 --out demo-out
+	$(BIN)/fedqana simulate --data synthetic:600 --sites source --network small --rounds 10 \
+		--qat-rounds 3 --local-epochs 6 --batch 16 --new-class bcc@4@polarized --seed 1 --out demo-out
 
 test: $(READY) lint
 	$(BIN)/python -m pytest

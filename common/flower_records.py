@@ -37,9 +37,12 @@ def to_array_record(arrays: Mapping[str, NDArray[np.float32]]) -> ArrayRecord:
 def from_array_record(record: ArrayRecord) -> dict[str, NDArray[np.float32]]:
     """Flower's arrays as numpy arrays; SiteRefused where one cannot be decoded."""
     try:
-        return {str(name): array.numpy() for name, array in record.items()}
-    except (ValueError, TypeError, OSError, EOFError) as error:
+        arrays = {str(name): array.numpy() for name, array in record.items()}
+    except Exception as error:  # np.load raises much more than it says on hostile bytes
         raise SiteRefused("malformed", "an array of the message cannot be decoded") from error
+    if not all(isinstance(array, np.ndarray) for array in arrays.values()):  # np.load takes zips
+        raise SiteRefused("malformed", "an array of the message is none")
+    return arrays
 
 
 def pack_instruction(instruction: Instruction) -> RecordDict:

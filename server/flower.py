@@ -5,6 +5,7 @@ cannot resume, so the loop is our own (`server.rounds`) and of a strategy only `
 is used, on replies that were validated before.
 """
 
+import logging
 import os
 import time
 from collections.abc import Mapping
@@ -44,6 +45,9 @@ _POLL_SECONDS = 0.2
 _ROBUST = ("fedmedian", "fedtrimmedavg", "krum")
 _MOMENTS = ("m_t", "v_t")
 RUN_VARIABLE = "FEDQANA_RUN_FOLDER"
+
+# A strategy logs every call at INFO; what happens in a round is in the history's events.
+logging.getLogger("flwr").setLevel(logging.WARNING)
 
 
 class FlowerTransport:

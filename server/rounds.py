@@ -7,6 +7,7 @@ in the `History`. A step can be done again from its checkpoint with the same out
 import math
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TypeVar
 
@@ -84,7 +85,6 @@ class Coordinator:
         self._checkpoint = CheckpointFile(folder.checkpoint)
         self._nodes: dict[str, str] = {}
         self._state = RunState(1, "train", plan.classes, {})
-        self._learned = 0
 
     def run(self) -> None:
         """Run to the end; an expected error is recorded as the run's reason and raised again."""
@@ -119,11 +119,12 @@ class Coordinator:
         state = self._state
         while state.step != DONE:
             self._tell(state.step, "")
-            started, wall = time.perf_counter(), datetime.now(UTC)
+            started = time.perf_counter()
+            state.started_at = state.started_at or datetime.now(UTC).isoformat()
             outcome = steps[state.step]()
             state.seconds[state.step] = round(time.perf_counter() - started, 3)
             if state.step != FINAL:
-                self._save_round(wall)
+                self._save_round()
             self._tell(state.step, outcome, done=True)
             if state.step == FINAL:
                 state.step = DONE
@@ -138,6 +139,8 @@ class Coordinator:
     def _begin(self, resumed: bool) -> None:
         plan = self._plan
         if resumed:
+            stored = self._history.get_run(plan.run)
+            self._history.save_run(replace(stored, state="running", finished_at=None, reason=""))
             self._event("resumed", f"at step {self._state.step}", self._state.round)
         else:
             self._history.save_run(
@@ -172,9 +175,9 @@ class Coordinator:
             name, reply = f"node {node}", None
             try:
                 reply = parsed(_answer(deliveries.get(node), self._plan.deadline), HandshakeReply)
+                if reply.site in self._nodes:  # the first one keeps the name and its record
+                    raise SiteRefused("duplicate", f"another node is {reply.site!r} already")
                 name = reply.site
-                if name in self._nodes:
-                    raise SiteRefused("duplicate", f"another node calls itself {name!r} too")
                 check_handshake(reply, classes, expected_hash)
             except SiteRefused as error:
                 self._event("site-left-out", f"{name}: {error}", site=name)
@@ -269,6 +272,7 @@ class Coordinator:
                 f"{plan.run}', then resume"
             )
         updates = {site: (arrays, reply.examples) for site, (reply, arrays) in replies.items()}
+        state.aggregated = len(updates)
         combined, state.strategy = aggregate(plan, state.round, current, updates, state.strategy)
         if phase == "float":
             state.floating = combined
@@ -341,6 +345,7 @@ class Coordinator:
     def _deploy(self) -> str:
         plan, state = self._plan, self._state
         bundle = load_bundle(self._folder.version(state.round))
+        layers = chain_names(plan.config)
         replies = self._ask(
             "deploy",
             {
@@ -356,14 +361,14 @@ class Coordinator:
                 )
                 for site in state.sites
             },
-            lambda _, answer: check_deployment(answer, len(state.classes), state.round),
+            lambda _, answer: check_deployment(answer, len(state.classes), state.round, layers),
         )
         for site, reply in sorted(replies.items()):
             self._save_edge_update(site, reply)
         self._register_classes(replies)
         kept = sorted(site for site, reply in replies.items() if not reply.switched)
-        self._learned = sum(reply.cases_learned for reply in replies.values())
-        text = f"{len(replies)} sites, {self._learned} new cases learned on the chip"
+        learned = sum(reply.cases_learned for reply in replies.values())
+        text = f"{len(replies)} sites, {learned} new cases learned on the chip"
         return text + (f"; kept the old version: {', '.join(kept)}" if kept else "")
 
     def _final(self) -> str:
@@ -381,6 +386,11 @@ class Coordinator:
             {site: Instruction("final", ask, files=files) for site in state.sites},
             lambda _, answer: check_final(answer, len(state.classes)),
         )
+        if not replies:
+            raise QuorumMissed(
+                f"no site delivered a usable final evaluation; see 'fedqana runs show {plan.run}', "
+                "then resume"
+            )
         pooled = ScoreCounts.zeros(len(state.classes))
         for site in sorted(replies):
             pooled = pooled + ScoreCounts.from_json(replies[site].heads["akida"])
@@ -493,24 +503,17 @@ class Coordinator:
                 self._state.round, site,
             )  # fmt: skip
 
-    def _save_round(self, started: datetime) -> None:
+    def _save_round(self) -> None:
         state = self._state
-        record = self._history.load_record(self._plan.run)
-        known = next((r for r in record.rounds if r.number == state.round), None)
-        trained = [
-            r
-            for r in record.site_results
-            if r.round == state.round and r.step == "train" and r.accepted
-        ]
         self._history.save_round(
             Round(
                 run_id=self._plan.run,
                 number=state.round,
                 phase=self._plan.phase(state.round),
-                started_at=known.started_at if known else started,
+                started_at=datetime.fromisoformat(state.started_at),
                 finished_at=datetime.now(UTC) if state.step == "deploy" else None,
                 sites_asked=len(state.sites),
-                sites_aggregated=len(trained),
+                sites_aggregated=state.aggregated,
                 seconds=dict(state.seconds),
             )
         )

@@ -5,11 +5,11 @@ text of the site's does.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel
 
 from common.classes import ClassMap
 from common.errors import SiteRefused
@@ -21,6 +21,7 @@ from common.messages import (
     FinalReply,
     HandshakeReply,
     M,
+    SiteCode,
     TrainReply,
     parse_reply,
 )
@@ -36,8 +37,7 @@ Shapes = Mapping[str, tuple[int, ...]]
 def parsed(answer: Answer, form: type[M]) -> M:
     """The reply's message; SiteRefused with the site's own code where it reports an error."""
     if answer.error:
-        known = answer.error.replace("-", "").isalpha() and len(answer.error) <= 40
-        code = answer.error if known else "malformed"
+        code = answer.error if answer.error in get_args(SiteCode) else "malformed"
         raise SiteRefused(code, f"the site could not do it ({code})")
     return parse_reply(answer.reply, form)
 
@@ -115,20 +115,30 @@ def check_counts(value: object, n_classes: int) -> ScoreCounts:
 
 
 def check_ranges(ranges: tuple[float, ...], n_layers: int) -> None:
-    """One finite range per layer, within the activations' bound, above zero but for the head."""
-    usable = len(ranges) == n_layers and all(
-        math.isfinite(r) and 0 < r <= BOUND * 1.001 for r in ranges[:-1]
+    """One finite range per layer, within the activations' bound and above zero; the head's is 0."""
+    usable = (
+        len(ranges) == n_layers
+        and all(math.isfinite(r) and 0 < r <= BOUND * 1.001 for r in ranges[:-1])
+        and ranges[-1] == 0
     )
     if not usable:
         raise SiteRefused("ranges", "calibration ranges that no such network can have")
 
 
-def check_deployment(answer: Answer, n_classes: int, version: int) -> DeployReply:
+def check_deployment(
+    answer: Answer, n_classes: int, version: int, layers: Collection[str]
+) -> DeployReply:
     """A deployment report whose counts are consistent and whose version is one that exists."""
     reply = parsed(answer, DeployReply)
+    check_heads(reply.heads, ("akida", "quantized", "chip_before", "chip_after"))
     for counts in reply.heads.values():
         check_counts(counts, n_classes + len(reply.new_classes))
-    check_agreement(reply)
+    check_agreement(reply.agreement)
+    for correct, n in (reply.old_before, reply.old_after, reply.new_before, reply.new_after):
+        if correct > n:
+            raise SiteRefused("counts", "more correct cases than cases")
+    if not set(reply.mean_spikes) <= set(layers):
+        raise SiteRefused("names", "spike counts of layers that the network does not have")
     if reply.in_service > version:
         raise SiteRefused("version", "reports a version that does not exist")
     for code in reply.new_classes:
@@ -140,15 +150,21 @@ def check_deployment(answer: Answer, n_classes: int, version: int) -> DeployRepl
 def check_final(answer: Answer, n_classes: int) -> FinalReply:
     """A final report with consistent counts for every head."""
     reply = parsed(answer, FinalReply)
+    check_heads(reply.heads, ("float", "quantized", "akida", "chip"))
     for counts in reply.heads.values():
         check_counts(counts, n_classes)
-    check_agreement(reply)
+    check_agreement(reply.agreement)
     return reply
 
 
-def check_agreement(reply: BaseModel) -> None:
+def check_heads(heads: Collection[str], expected: Collection[str]) -> None:
+    """Counts of every head, none left out."""
+    if set(heads) != set(expected):
+        raise SiteRefused("counts", "the counts of a head are missing")
+
+
+def check_agreement(found: Mapping[str, int]) -> None:
     """Equal spikes and predictions cannot exceed their totals."""
-    found: dict[str, int] = getattr(reply, "agreement", {})
     keys = {"images", "equal_predictions", "spikes", "equal_spikes"}
     if set(found) != keys or min(found.values()) < 0:
         raise SiteRefused("counts", "agreement counts that cannot be")

@@ -4,6 +4,10 @@ import logging
 import os
 from pathlib import Path
 
+# First: Flower's Ray backend imports TensorFlow itself, here and in every actor, which inherits
+# this process's environment.
+import common.keras_setup  # noqa: F401
+
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
@@ -41,7 +45,11 @@ def run_on_ray(client_app: ClientApp, run_folder: Path, sites_folder: Path, n_si
         server_app=server_app,
         client_app=client_app,
         num_supernodes=n_sites,
-        backend_config={"client_resources": {"num_cpus": 1, "num_gpus": 0.0}},
+        backend_config={
+            "client_resources": {"num_cpus": 1, "num_gpus": 0.0},
+            # What actors print stays in Ray's own logs; how they fail is in their replies.
+            "init_args": {"log_to_driver": False},
+        },
     )
     if raised:
         raise raised[0]

@@ -1,0 +1,136 @@
+"""One site of four misbehaves in the real engine: named, left out, and without effect."""
+
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from common.messages import Answer
+from common.qana.networks import initial_weights
+from server.flower import aggregate
+from server.history.records import RunRecord
+from tests.support.hostile import HostileSites, Twist, run_with
+from tests.support.tiny_run import TINY, create_tiny, record_of, state_of, tiny_plan
+
+BAD = "site-2"
+SECRET = "PatientMueller"
+
+
+def _poison(answer: Answer, value: float) -> Answer:
+    arrays = {name: array.copy() for name, array in answer.arrays.items()}
+    arrays["head/bias"][0] = value
+    return replace(answer, arrays=arrays)
+
+
+def _with_reply(answer: Answer, **changed: Any) -> Answer:
+    return replace(answer, reply=json.dumps({**json.loads(answer.reply), **changed}))
+
+
+def _hostile_run(
+    out: Path, twists: dict[tuple[str, str], Twist], **settings: Any
+) -> tuple[Path, HostileSites]:
+    folder = create_tiny(out, **{"qat_rounds": 0, **settings})
+    client = HostileSites(twists)
+    run_with(folder, client)
+    return folder, client
+
+
+def _refused(record: RunRecord) -> list[tuple[int, str, str, str]]:
+    return [
+        (r.round, r.site, r.step, r.reason.split(":")[0]) for r in record.site_results if r.reason
+    ]
+
+
+def _left_out(record: RunRecord) -> dict[str, str]:
+    return {s.name: s.reason.split(":")[0] for s in record.sites if not s.accepted}
+
+
+def test_the_round_is_that_of_the_other_three(tmp_path: Path) -> None:
+    folder, client = _hostile_run(tmp_path, {("train", BAD): lambda a, _: _poison(a, np.nan)})
+    plan, state, record = tiny_plan(qat_rounds=0), state_of(folder), record_of(folder)
+    assert record.run.state == "finished" and state is not None
+    others = {
+        site: (answer.arrays, json.loads(answer.reply)["examples"])
+        for (kind, site), answer in client.answers.items()
+        if kind == "train" and site != BAD
+    }
+    assert len(others) == 3
+    start = initial_weights(TINY, len(plan.classes), plan.seed)
+    expected, _ = aggregate(plan, 1, start, others, {})
+    assert {n: a.tobytes() for n, a in state.floating.items()} == {
+        n: a.tobytes() for n, a in expected.items()
+    }
+    assert _refused(record) == [(1, BAD, "train", "not-finite")]
+    assert [(e.kind, e.site) for e in record.events if e.site] == [("reply-refused", BAD)]
+    assert record.rounds[0].sites_aggregated == 3
+
+
+def test_a_bad_reply_in_any_step_costs_its_site_that_step_only(tmp_path: Path) -> None:
+    def train(answer: Answer, before: int) -> Answer:
+        if before == 0:
+            raise RuntimeError(SECRET)
+        return Answer(error=SECRET) if before == 1 else _with_reply(answer, **{SECRET: SECRET})
+
+    def evaluate(answer: Answer, before: int) -> Answer:
+        changed = [{"counts": {SECRET: 1}}, {"ranges": [1e9]}, {}][before]
+        return _with_reply(answer, **changed)
+
+    twists: dict[tuple[str, str], Twist] = {
+        ("train", BAD): train,
+        ("evaluate", BAD): evaluate,
+        ("deploy", "site-3"): lambda a, _: _with_reply(a, backend=SECRET),
+        ("final", "site-4"): lambda a, _: _with_reply(a, heads={}),
+    }
+    folder, _ = _hostile_run(tmp_path, twists, float_rounds=3)
+    record = record_of(folder)
+    assert record.run.state == "finished"
+    assert sorted(_refused(record)) == sorted(
+        [
+            (1, BAD, "train", "engine-error-2"),
+            (2, BAD, "train", "malformed"),
+            (3, BAD, "train", "malformed"),
+            (1, BAD, "evaluate", "counts"),
+            (2, BAD, "evaluate", "ranges"),
+            *((number, "site-3", "deploy", "malformed") for number in (1, 2, 3)),
+            (3, "site-4", "final", "counts"),
+        ]
+    )
+    assert SECRET not in repr(record)
+
+
+def test_sites_that_do_not_fit_are_left_out_by_name(tmp_path: Path) -> None:
+    twists: dict[tuple[str, str], Twist] = {
+        ("handshake", "site-2"): lambda a, _: _with_reply(a, protocol=99),
+        ("handshake", "site-3"): lambda a, _: _with_reply(a, classes=["nv", SECRET]),
+        ("handshake", "site-4"): lambda a, _: _with_reply(a, model_hash=SECRET),
+    }
+    folder, _ = _hostile_run(tmp_path, twists)
+    record = record_of(folder)
+    assert record.run.state == "finished"
+    assert _left_out(record) == {
+        "site-2": "protocol",
+        "site-3": "class-map",
+        "site-4": "model-hash",
+    }
+    assert {r.site for r in record.site_results} == {"site-1"}
+    assert SECRET not in repr(record)
+
+
+def test_sites_without_a_name_of_their_own_are_left_out(tmp_path: Path) -> None:
+    folder = create_tiny(tmp_path, qat_rounds=0)
+    os.truncate(folder / "sites" / "site-4" / "cases.npz", 100)
+    twists: dict[tuple[str, str], Twist] = {
+        ("handshake", "site-2"): lambda a, _: _with_reply(a, site="site-1"),
+        ("handshake", "site-3"): lambda a, _: _with_reply(a, n_train=10**30),
+    }
+    run_with(folder, HostileSites(twists))
+    record = record_of(folder)
+    assert _left_out(record) == {
+        "node 3": "duplicate",
+        "node 4": "malformed",
+        "node 5": "data-unreadable",
+    }
+    assert [s.name for s in record.sites if s.accepted] == ["site-1"]

@@ -1,0 +1,108 @@
+"""Whole runs of the tests' one shape: strategies, seeds, new classes, memory, kills."""
+
+import random
+import time
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from common.bundle import load_bundle
+from common.errors import RunMismatch
+from server.run_folder import RunFolder
+from simulation.cli import cli
+from simulation.sites import NewClass
+from tests.kill_trials import finish, start
+from tests.memory_trial import resident_by_round
+from tests.support.tiny_run import (
+    create_tiny,
+    differences,
+    fingerprint,
+    position_of,
+    record_of,
+    run_tiny,
+    state_of,
+)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of two float and one quantized round, not interrupted."""
+    return run_tiny(tmp_path_factory.mktemp("runs"), float_rounds=2)
+
+
+@pytest.mark.parametrize(
+    "strategy", ["fedprox", "fedadam", "fedyogi", "fedmedian", "fedtrimmedavg", "krum"]
+)
+def test_every_strategy_runs_through_the_engine(strategy: str, tmp_path: Path) -> None:
+    folder = run_tiny(tmp_path, strategy=strategy, qat_rounds=0)
+    record, state = record_of(folder), state_of(folder)
+    assert record.run.state == "finished" and state is not None
+    assert record.rounds[0].sites_aggregated == 4
+    assert bool(state.strategy) == (strategy in ("fedadam", "fedyogi"))
+
+
+def test_the_same_seed_gives_the_same_run(finished: Path, tmp_path: Path) -> None:
+    again = run_tiny(tmp_path, float_rounds=2)
+    assert differences(fingerprint(finished), fingerprint(again)) == []
+
+
+def test_another_seed_gives_another_run(finished: Path, tmp_path: Path) -> None:
+    other = run_tiny(tmp_path, {"seed": 0}, seed=1, float_rounds=2)
+    first, second = (load_bundle(RunFolder(f).version(3)).card.sha256 for f in (finished, other))
+    assert all(first[name] != second[name] for name in first)
+
+
+def test_a_finished_run_stays_as_it_is(finished: Path) -> None:
+    before = fingerprint(finished)
+    finish(finished)
+    assert differences(before, fingerprint(finished)) == []
+
+
+def test_resume_with_other_options_is_refused(finished: Path) -> None:
+    arguments = ["simulate", "--out", str(finished.parent), "--resume", finished.name]
+    result = CliRunner().invoke(cli, [*arguments, "--seed", "3", "--rounds", "9"])
+    assert isinstance(result.exception, RunMismatch) and result.exception.exit_status == 33
+    assert "float_rounds, seed" in str(result.exception)
+
+
+def test_a_new_class_is_known_at_once_and_grows_the_head(tmp_path: Path) -> None:
+    new = NewClass(code="vasc", round=1, site="site-1")
+    folder = run_tiny(tmp_path, {"new_class": new}, float_rounds=2, qat_rounds=0)
+    record, state = record_of(folder), state_of(folder)
+    assert state is not None
+    before = record.run.plan["classes"]
+    assert "vasc" not in before
+    assert list(state.classes) == [*before, "vasc"] == list(record.run.classes)
+    registered = [e for e in record.events if e.kind == "class-registered"]
+    assert [(e.round, e.site) for e in registered] == [(1, "site-1")]
+    first, second = (load_bundle(RunFolder(folder).version(n)) for n in (1, 2))
+    assert len(first.card.classes) == 6 and second.card.classes == state.classes
+    assert second.weights("float.npz")["head/bias"].shape == (7,)
+    by_site = {u.site: u.result for u in record.edge_updates if u.round == 1}
+    assert by_site["site-1"]["new_class"] == "vasc"
+    assert all(by_site[f"site-{n}"]["new_class"] is None for n in (2, 3, 4))
+
+
+def test_memory_does_not_grow_from_round_to_round(tmp_path: Path) -> None:
+    resident = resident_by_round(tmp_path, 10)
+    assert resident[10] - resident[3] < 30
+
+
+def test_a_run_killed_three_times_ends_like_one_that_was_not(
+    finished: Path, tmp_path: Path
+) -> None:
+    """SIGKILL somewhere within training, within the bundle or deployment, and later on."""
+    folder = create_tiny(tmp_path, float_rounds=2)
+    moments = random.Random(time.time_ns())
+    fallen = []
+    for position in ("1/evaluate", "1/deploy", "2/bundle"):
+        process = start(folder)
+        while position_of(folder) < position and process.poll() is None:
+            time.sleep(0.02)
+        time.sleep(moments.uniform(0, 1.0))
+        process.kill()
+        process.wait()
+        fallen.append(position_of(folder))
+    finish(folder)
+    assert differences(fingerprint(finished), fingerprint(folder)) == [], fallen

@@ -1,0 +1,98 @@
+"""Local training at one site, with real networks of the tests' one shape."""
+
+from dataclasses import replace
+from functools import lru_cache
+
+import numpy as np
+
+from common.data.cases import Cases
+from common.qana.networks import initial_weights, network
+from common.qana.weights import NamedWeights, is_statistic
+from edge_client.training import TrainSettings, train_locally
+from tests.support.tiny_run import TINY
+
+N_CLASSES = 7
+ABSENT = 3
+SETTINGS = TrainSettings(
+    phase="float",
+    epochs=6,
+    batch=16,
+    learning_rate=3e-3,
+    prior_strength=1.0,
+    proximal=0.0,
+    seed=1,
+)
+
+
+@lru_cache
+def start() -> NamedWeights:
+    return initial_weights(TINY, N_CLASSES, seed=0)
+
+
+@lru_cache
+def cases() -> Cases:
+    """48 random images of all classes but one."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (48, 32, 32, 3)).astype(np.uint8)
+    present = [c for c in range(N_CLASSES) if c != ABSENT]
+    labels = np.array([present[i % len(present)] for i in range(48)], np.int64)
+    names = tuple(f"c{i}" for i in range(48))
+    return Cases(images, labels, names, names)
+
+
+def trained(settings: TrainSettings) -> NamedWeights:
+    return train_locally(start(), cases(), TINY, N_CLASSES, settings).weights
+
+
+def distance(weights: NamedWeights) -> float:
+    learned = [n for n in weights if not is_statistic(n)]
+    return float(np.sqrt(sum(np.square(weights[n] - start()[n]).sum() for n in learned)))
+
+
+def mean_probability_of_absent(weights: NamedWeights) -> float:
+    net = network("float", TINY, N_CLASSES)
+    net.set_weights(weights)
+    logits = net.logits(cases().images).astype(np.float64)
+    shares = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return float((shares / shares.sum(axis=1, keepdims=True))[:, ABSENT].mean())
+
+
+def test_a_class_that_a_site_lacks_is_not_pushed_down() -> None:
+    """Without the prior's correction the absent class's output falls; with it, it stays."""
+    corrected = trained(SETTINGS)
+    plain = trained(replace(SETTINGS, prior_strength=0.0))
+    before = start()["head/bias"][ABSENT]
+    assert plain["head/bias"][ABSENT] < before - 0.005
+    assert corrected["head/bias"][ABSENT] > plain["head/bias"][ABSENT] + 0.005
+    assert abs(corrected["head/bias"][ABSENT] - before) < 0.25 * abs(
+        plain["head/bias"][ABSENT] - before
+    )
+    assert mean_probability_of_absent(corrected) > mean_probability_of_absent(plain)
+
+
+def test_a_strong_proximal_term_keeps_the_weights_near_the_global_ones() -> None:
+    free = trained(SETTINGS)
+    bound = trained(replace(SETTINGS, proximal=1e4))
+    assert 0 < distance(bound) < 0.5 * distance(free)
+
+
+def test_the_same_seed_gives_the_same_bits() -> None:
+    settings = replace(SETTINGS, epochs=1)
+    first = trained(settings)
+    trained(replace(settings, seed=2, learning_rate=0.1))  # leaves nothing behind
+    second = trained(settings)
+    assert {n: a.tobytes() for n, a in first.items()} == {n: a.tobytes() for n, a in second.items()}
+    other = trained(replace(settings, seed=2))
+    assert any(not np.array_equal(first[n], other[n]) for n in first)
+
+
+def test_training_moves_weights_and_statistics() -> None:
+    moved = trained(replace(SETTINGS, epochs=1))
+    assert distance(moved) > 0
+    assert all(not np.array_equal(moved[n], start()[n]) for n in start() if is_statistic(n))
+
+
+def test_a_single_case_can_be_trained_on() -> None:
+    result = train_locally(start(), cases().subset(np.array([0])), TINY, N_CLASSES, SETTINGS)
+    assert result.examples == 1
+    assert all(np.isfinite(a).all() for a in result.weights.values())
