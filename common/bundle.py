@@ -169,11 +169,10 @@ def load_bundle(folder: Path) -> Bundle:
     try:
         card = parse_card(card_file.read_bytes())
         files = {name: (folder / name).read_bytes() for name in (PROGRAM, QUANTIZED, FLOAT)}
+        return Bundle(card, files)
     except OSError as error:
         raise BundleDamaged(
             f"cannot read {error.filename}: {error.strerror}; fetch the bundle again"
         ) from error
-    try:
-        return Bundle(card, files)
     except BundleDamaged as error:
         raise BundleDamaged(f"{folder}: {error}") from error

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from common.bundle import CARD, Bundle
+from common.bundle import CARD, Bundle, parse_card
 from common.errors import BundleDamaged, DatabaseUnreachable, ModelNotFound, RunNotFound
 from server.history.engine import default_url
 from server.model_lookup import find_bundle, find_model
@@ -66,7 +66,8 @@ def test_a_folder_without_a_bundle(tmp_path: Path) -> None:
 def test_a_card_other_than_recorded_is_refused(out: Path, tmp_path: Path) -> None:
     shutil.copytree(out, tmp_path / "moved")
     card = tmp_path / "moved" / RUN / "versions" / "2" / CARD
-    card.write_bytes(card.read_bytes().replace(b'"seed": 0', b'"seed": 1'))
+    other = parse_card(card.read_bytes()).model_copy(update={"seed": 1})
+    card.write_bytes(other.to_bytes())
     shutil.copytree(card.parent, card.parents[1] / "1")
     with pytest.raises(BundleDamaged, match="history"):
         find_model(f"{RUN}:1", tmp_path / "moved", None).load()
