@@ -66,7 +66,7 @@ class DeviceDescription:
 
 @dataclass(frozen=True)
 class Measurement:
-    """Latency and power of one image, None where there is no device to measure them on.
+    """Latency and power of one image, None where there is nothing to measure them with.
 
     ``power_mw`` is the mean reading during inference and includes ``floor_mw``, what the
     board draws when idle.
@@ -176,7 +176,8 @@ class Program:
 
         ``images`` is uint8 (n, height, width, 3).
         """
-        parts = [self._model.predict(batch) for batch in _batches(images)]
+        model = _where_it_runs(self._model)
+        parts = [model.predict(batch) for batch in _batches(images)]
         return _flat(parts, int(np.prod(self.output_shape)), np.float32)
 
     def spikes(self, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -193,7 +194,8 @@ class Program:
         return self._last_spikes[1].copy()
 
     def _forward_spikes(self, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        return _flat([self._body.forward(b) for b in _batches(images)], self.n_spikes, np.uint8)
+        body = _where_it_runs(self._body)
+        return _flat([body.forward(b) for b in _batches(images)], self.n_spikes, np.uint8)
 
     def mean_spikes(self, images: NDArray[np.uint8]) -> dict[str, float]:
         """Mean number of non-zero outputs (events) per image of each layer before the head.
@@ -232,15 +234,19 @@ class Program:
         if not description.real:
             return Measurement(description)
         device = akida.devices()[0]
+        powers, floor = {}, None
         try:
-            device.soc.power_measurement_enabled = True
             with _temporary(akida.Model(layers=self._model.layers)) as model:
+                meter = getattr(getattr(device, "soc", None), "power_meter", None)
+                if meter is not None:
+                    device.soc.power_measurement_enabled = True
                 model.map(device, hw_only=True)
                 model.forward(images)
                 statistics = model.statistics
-                frames, powers = statistics.fps, dict(statistics.powers)
-            floor = float(device.soc.power_meter.floor)
-        except (AttributeError, RuntimeError) as error:
+                frames = statistics.fps
+                if meter is not None:
+                    powers, floor = dict(statistics.powers), float(meter.floor)
+        except RuntimeError as error:
             raise DeviceError(f"{description.name} refused the measurement: {error}") from error
         return Measurement(
             description,
@@ -457,6 +463,23 @@ class LearningProgram:
             raise DeviceError(f"the Akida device stopped while learning: {error}") from error
         if (self.weights.sum(axis=0) != self.num_weights).any():
             raise DeviceError("the Akida device returned weights that no learning can produce")
+
+
+def _where_it_runs(model: Any) -> Any:
+    """``model``, mapped onto the real device where this machine has one, else in software.
+
+    ModelDoesNotFit where it does not map; the message names the layer.
+    """
+    found = akida.devices()
+    if found and model.device is None:
+        try:
+            model.map(found[0], hw_only=True)
+        except RuntimeError as error:
+            raise ModelDoesNotFit(
+                f"the program does not map onto {found[0].desc}: {error} Use a network that fits "
+                "this chip."
+            ) from error
+    return model
 
 
 def _free(model: Any) -> None:

@@ -49,10 +49,6 @@ class ClassMap:
                 "correct the label or add the class to the map"
             ) from None
 
-    def with_class(self, code: str) -> "ClassMap":
-        """This map with ``code`` appended, or itself where it is known already."""
-        return self if code in self.codes else ClassMap((*self.codes, code))
-
     def without(self, code: str) -> "ClassMap":
         """This map without ``code``: what a federation knows before the class first appears."""
         return ClassMap(tuple(c for c in self.codes if c != code))

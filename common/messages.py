@@ -44,6 +44,10 @@ BACKEND = r"^(software backend \(akida [0-9.]{1,16}\)|[A-Za-z0-9]+/[A-Za-z0-9_]+
 """Akida's software backend, or a device as Akida describes it, e.g. ``PCIe/NSoC_v2/0``."""
 
 
+KeptCode = Literal["", "worse-than-current", "does-not-fit"]
+"""Why an edge client kept the version it had."""
+
+
 class _Message(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -128,7 +132,7 @@ class DeployReply(_Message):
     """What the edge client did with the version and the cases that came since the last."""
 
     switched: bool
-    reason: Literal["", "worse-than-current", "too-few-cases", "does-not-fit"]
+    reason: KeptCode
     in_service: int = Field(ge=0)
     cases_learned: Count
     new_classes: tuple[str, ...] = Field(max_length=16)
@@ -139,9 +143,9 @@ class DeployReply(_Message):
     new_before: tuple[Count, Count]
     new_after: tuple[Count, Count]
     agreement: dict[str, int]
-    mean_spikes: dict[str, float]
-    latency_ms: float | None = None
-    power_mw: float | None = None
+    mean_spikes: dict[str, Annotated[float, Field(ge=0)]]
+    latency_ms: float | None = Field(default=None, ge=0)
+    power_mw: float | None = Field(default=None, ge=0)
     seconds: float = Field(ge=0)
 
 

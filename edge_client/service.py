@@ -17,6 +17,9 @@ from edge_client.chip_head import ChipHead, balanced_accuracy
 from edge_client.exemplars import ExemplarStore
 from edge_client.versions import InstallReport, VersionFolder
 
+DOES_NOT_FIT = "does not fit"
+"""Begins the reason of a version that was kept out because it does not map onto the device."""
+
 
 @dataclass(frozen=True)
 class EdgeSettings:
@@ -97,8 +100,6 @@ class EdgeClient:
         complete = head.learner.complete()
         device = available_device()
         fit = complete.fit_report(self._settings.device)
-        if device.real:
-            complete.require_fit(self._settings.device)
         codes = [classes[label] for label in validation.labels]
         accuracy = balanced_accuracy(head, validation.images, codes)
 
@@ -108,6 +109,10 @@ class EdgeClient:
             None if before is None else balanced_accuracy(before.head, validation.images, codes)
         )
         reason = self._objection(accuracy, accuracy_before, len(validation))
+        if device.real and not fit.fits:
+            if before is None:
+                complete.require_fit(self._settings.device)
+            reason = f"{DOES_NOT_FIT} {self._settings.device}: {fit.reason}"
         serving = _Serving(version, program, head, [])
         if reason and before is not None:
             serving = _Serving(version, before.program, before.head, [])

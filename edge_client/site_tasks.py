@@ -21,6 +21,7 @@ from common.errors import (
     DataError,
     DeviceError,
     FedqanaError,
+    ModelDoesNotFit,
     SiteRefused,
     StateDamaged,
     StorageFull,
@@ -37,6 +38,7 @@ from common.messages import (
     HandshakeAsk,
     HandshakeReply,
     Instruction,
+    KeptCode,
     SiteCode,
     TrainAsk,
     TrainReply,
@@ -49,7 +51,7 @@ from common.qana.quantize import observe_ranges
 from common.seeds import derive_seed
 from edge_client.case_journal import CaseJournal, LabelledCase
 from edge_client.exemplars import ExemplarStore
-from edge_client.service import EdgeClient, EdgeSettings
+from edge_client.service import DOES_NOT_FIT, EdgeClient, EdgeSettings
 from edge_client.site import SiteData, SiteFolder, relabelled
 from edge_client.training import TrainSettings, train_locally
 
@@ -83,6 +85,7 @@ def _code(error: Exception) -> SiteCode:
         (BundleDamaged, "bundle-damaged"),
         (DataError, "data-unreadable"),
         (DeviceError, "device-error"),
+        (ModelDoesNotFit, "device-error"),
         (StorageFull, "storage-full"),
         (StateDamaged, "state-damaged"),
         (SiteRefused, "bad-instruction"),
@@ -206,7 +209,7 @@ def deploy(instruction: Instruction, ask: DeployAsk, folder: SiteFolder, data: S
     new = cases.labels >= len(card.classes)
     reply = DeployReply(
         switched=report.switched,
-        reason="" if report.switched else "worse-than-current",
+        reason=_kept_because(report.reason),
         in_service=int(report.serving),
         cases_learned=len(arrived),
         new_classes=tuple(code for code in client.classes if code not in card.classes),
@@ -261,6 +264,13 @@ def final(instruction: Instruction, ask: FinalAsk, folder: SiteFolder, data: Sit
         seconds=time.perf_counter() - started,
     )
     return Answer(reply.model_dump_json())
+
+
+def _kept_because(reason: str) -> KeptCode:
+    """The code for the edge client's reason to keep its version; its text stays at the site."""
+    if not reason:
+        return ""
+    return "does-not-fit" if reason.startswith(DOES_NOT_FIT) else "worse-than-current"
 
 
 def _verified(files: dict[str, bytes]) -> Bundle:

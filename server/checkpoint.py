@@ -98,23 +98,33 @@ class CheckpointFile:
                 f"the checkpoint {self.path} does not match its checksum; restore it from a "
                 "backup or start a new run"
             )
-        arrays = from_npz(content)
-        scalars = json.loads(arrays.pop("scalars").tobytes())
-        groups: dict[str, NamedWeights] = {"floating": {}, "quantized": {}, "strategy": {}}
-        for key, array in arrays.items():
-            group, name = key.split(":", 1)
-            groups[group][name] = array
-        return RunState(
-            round=int(scalars["round"]),
-            step=str(scalars["step"]),
-            classes=tuple(scalars["classes"]),
-            ranges=tuple(scalars["ranges"]),
-            sites=tuple(scalars["sites"]),
-            metrics=scalars["metrics"],
-            seconds=scalars["seconds"],
-            started_at=str(scalars["started_at"]),
-            aggregated=int(scalars["aggregated"]),
-            floating=groups["floating"],
-            quantized=groups["quantized"],
-            strategy=groups["strategy"],
-        )
+        try:
+            return _state(from_npz(content))
+        except (ValueError, KeyError, TypeError) as error:
+            raise StateDamaged(
+                f"the checkpoint {self.path} is of another version of fedqana; resume with the "
+                "version that wrote it or start a new run"
+            ) from error
+
+
+def _state(arrays: dict[str, NDArray[Any]]) -> RunState:
+    """The state that a checkpoint's arrays hold; ValueError, KeyError where it is another's."""
+    scalars = json.loads(arrays.pop("scalars").tobytes())
+    groups: dict[str, NamedWeights] = {"floating": {}, "quantized": {}, "strategy": {}}
+    for key, array in arrays.items():
+        group, name = key.split(":", 1)
+        groups[group][name] = array
+    return RunState(
+        round=int(scalars["round"]),
+        step=str(scalars["step"]),
+        classes=tuple(scalars["classes"]),
+        ranges=tuple(scalars["ranges"]),
+        sites=tuple(scalars["sites"]),
+        metrics=scalars["metrics"],
+        seconds=scalars["seconds"],
+        started_at=str(scalars["started_at"]),
+        aggregated=int(scalars["aggregated"]),
+        floating=groups["floating"],
+        quantized=groups["quantized"],
+        strategy=groups["strategy"],
+    )

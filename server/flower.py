@@ -45,6 +45,7 @@ _POLL_SECONDS = 0.2
 _ROBUST = ("fedmedian", "fedtrimmedavg", "krum")
 _MOMENTS = ("m_t", "v_t")
 RUN_VARIABLE = "FEDQANA_RUN_FOLDER"
+DATABASE_VARIABLE = "FEDQANA_DATABASE"
 
 # A strategy logs every call at INFO; what happens in a round is in the history's events.
 logging.getLogger("flwr").setLevel(logging.WARNING)
@@ -93,7 +94,7 @@ class FlowerTransport:
                 message_id = reply.metadata.reply_to_message_id
                 if message_id in pending:
                     node = pending.pop(message_id)
-                    delivered[node] = _delivery(reply, sent[node])
+                    delivered[node] = _delivery(reply, node, sent[node])
             left = deadline - (time.monotonic() - started)
             if left <= 0:
                 break
@@ -104,10 +105,12 @@ class FlowerTransport:
         return delivered
 
 
-def _delivery(reply: Message, bytes_down: int) -> Delivery:
+def _delivery(reply: Message, node: str, bytes_down: int) -> Delivery:
     if reply.has_error():
         return Delivery(None, f"engine-error-{reply.error.code}", bytes_down, 0)
     size = payload_bytes(reply.content)
+    if str(reply.metadata.src_node_id) != node:
+        return Delivery(None, "unknown-site", bytes_down, size)
     try:
         return Delivery(unpack_answer(reply.content), "", bytes_down, size)
     except SiteRefused as error:
@@ -216,4 +219,5 @@ def main(grid: Grid, context: Context) -> None:
     from server.run_folder import coordinate
 
     folder = context.run_config.get("run-folder") or os.environ[RUN_VARIABLE]
-    coordinate(Path(str(folder)), FlowerTransport(grid))
+    database = context.run_config.get("database") or os.environ[DATABASE_VARIABLE]
+    coordinate(Path(str(folder)), FlowerTransport(grid), str(database))

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from common.akida_runtime import Program
+from common.akida_runtime import Program, available_device
 from common.bundle import FLOAT, PROGRAM, QUANTIZED, Bundle
 from common.classes import ClassMap
 from common.data.cases import LesionImage
@@ -139,8 +139,7 @@ def _backend(bundle: Bundle, backend: Backend) -> tuple[str, Logits]:
     """What runs the network, in words, and its logits as a function of images."""
     config, n_classes = bundle.card.config, len(bundle.card.classes)
     if backend == "akida":
-        # Predictions are computed in software also where a device is present.
-        name = f"software backend (akida {version('akida')})"
+        name = available_device().name
         return name, Program.from_bytes(bundle.files[PROGRAM]).predict_potentials
     if backend == "float":
         floating = network("float", config, n_classes)

@@ -47,6 +47,7 @@ from server.progress import Progress, tell
 from server.run_folder import RunFolder
 from server.transport import Delivery, Transport
 from server.validation import (
+    MOST_CLASSES,
     check_deployment,
     check_evaluation,
     check_final,
@@ -102,8 +103,12 @@ class Coordinator:
             self._begin(resumed=saved is not None)
             self._handshake()
             self._go_on()
-        except FedqanaError as error:
-            self._history.finish_run(self._plan.run, "stopped", str(error))
+        except (FedqanaError, KeyboardInterrupt) as error:
+            reason = str(error) or "interrupted"
+            self._history.finish_run(self._plan.run, "stopped", reason)
+            raise
+        except Exception as error:
+            self._history.finish_run(self._plan.run, "failed", type(error).__name__)
             raise
         self._history.finish_run(self._plan.run, "finished")
         self._event("finished", f"{self._plan.rounds} rounds")
@@ -405,7 +410,7 @@ class Coordinator:
         state = self._state
         for site in sorted(replies):
             for code in replies[site].new_classes:
-                if code in state.classes:
+                if code in state.classes or len(state.classes) >= MOST_CLASSES:
                     continue
                 state.classes = (*state.classes, code)
                 self._event(

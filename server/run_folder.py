@@ -20,12 +20,11 @@ CHECKPOINT = "checkpoint"
 
 
 class StoredPlan(BaseModel):
-    """The plan with where its history goes and what its data is called."""
+    """The plan with what its data is called; where the history is, the caller knows."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     plan: RunPlan
-    database: str
     data: str
 
 
@@ -63,12 +62,12 @@ class RunFolder:
         return self.path / "versions" / str(number)
 
 
-def coordinate(folder: Path, transport: Transport) -> None:
-    """Run or resume the run in ``folder`` over ``transport`` until it is finished."""
+def coordinate(folder: Path, transport: Transport, database: str) -> None:
+    """Run or resume the run in ``folder`` until it is finished, its history in ``database``."""
     from server.history.store import open_history
     from server.rounds import Coordinator
 
     run = RunFolder(folder)
     stored = run.stored_plan()
-    with open_history(stored.database) as history:
+    with open_history(database) as history:
         Coordinator(stored.plan, stored.data, run, transport, history).run()

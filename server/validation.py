@@ -31,6 +31,9 @@ from common.qana.network import BOUND
 LARGEST_WEIGHT = 1e6
 """A trained weight beyond this is a fault or an attack; float32 sums stay finite below it."""
 
+MOST_CLASSES = 64
+"""Of a run, those of all sites together: no site can make the network grow without limit."""
+
 Shapes = Mapping[str, tuple[int, ...]]
 
 
@@ -141,6 +144,8 @@ def check_deployment(
         raise SiteRefused("names", "spike counts of layers that the network does not have")
     if reply.in_service > version:
         raise SiteRefused("version", "reports a version that does not exist")
+    if n_classes + len(reply.new_classes) > MOST_CLASSES:
+        raise SiteRefused("unknown-class", f"a run has at most {MOST_CLASSES} classes")
     for code in reply.new_classes:
         if not (code.isascii() and code.replace("_", "").isalnum() and len(code) <= 32):
             raise SiteRefused("unknown-class", "a new class without a usable code")

@@ -103,7 +103,11 @@ class InProcessGrid(Grid):
 
 
 def run_in_process(
-    server_app: ServerApp, client_app: ClientApp, run_folder: Path, site_folders: list[Path]
+    server_app: ServerApp,
+    client_app: ClientApp,
+    run_folder: Path,
+    database: str,
+    site_folders: list[Path],
 ) -> None:
     """Run the ServerApp over an `InProcessGrid` until it returns or raises."""
     TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, _RUN_ID, _SERVER_NODE
@@ -112,6 +116,6 @@ def run_in_process(
         node_id=_SERVER_NODE,
         node_config={},
         state=RecordDict(),
-        run_config={"run-folder": str(run_folder)},
+        run_config={"run-folder": str(run_folder), "database": database},
     )
     server_app(InProcessGrid(client_app, site_folders), context)

@@ -18,17 +18,20 @@ from flwr.simulation import run_simulation
 
 from common.errors import FedqanaError
 from edge_client.flower import SITES_VARIABLE
-from server.flower import RUN_VARIABLE
+from server.flower import DATABASE_VARIABLE, RUN_VARIABLE
 from server.flower import main as deployed_main
 
 
-def run_on_ray(client_app: ClientApp, run_folder: Path, sites_folder: Path, n_sites: int) -> None:
+def run_on_ray(
+    client_app: ClientApp, run_folder: Path, database: str, sites_folder: Path, n_sites: int
+) -> None:
     """Run the deployed ServerApp and ClientApp on Flower's Ray backend.
 
     Actors find their site through the environment, which Ray passes on. An expected error of the
     ServerApp, which Flower runs in a thread, is raised here.
     """
     os.environ[RUN_VARIABLE] = str(run_folder)
+    os.environ[DATABASE_VARIABLE] = database
     os.environ[SITES_VARIABLE] = str(sites_folder)
     logging.getLogger("flwr").setLevel(logging.ERROR)
     raised: list[FedqanaError] = []

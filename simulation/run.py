@@ -31,14 +31,14 @@ def known_classes(settings: DataSettings) -> tuple[str, ...]:
     return ClassMap(settings.classes).without(settings.new_class.code).codes
 
 
-def create_run(folder: Path, plan: RunPlan, settings: DataSettings, database: str) -> None:
+def create_run(folder: Path, plan: RunPlan, settings: DataSettings) -> None:
     """Write a new run's plan and data settings; RunMismatch where a run is there already."""
     if (folder / _SETTINGS).exists():
         raise RunMismatch(
             f"{folder} holds a run already; resume it with --resume {plan.run} or choose "
             "another --run name"
         )
-    RunFolder(folder).create(StoredPlan(plan=plan, database=database, data=settings.name))
+    RunFolder(folder).create(StoredPlan(plan=plan, data=settings.name))
     write_atomically(folder / _SETTINGS, settings.model_dump_json(indent=2).encode())
 
 
@@ -54,7 +54,7 @@ def find_run(out: Path, name: str) -> Path:
     return out / matching[0]
 
 
-def execute(folder: Path, engine: Engine, cache: Path) -> None:
+def execute(folder: Path, engine: Engine, cache: Path, database: str) -> None:
     """Run or resume the run in ``folder`` to its end with the deployed apps."""
     try:
         settings = DataSettings.model_validate_json((folder / _SETTINGS).read_bytes())
@@ -68,12 +68,12 @@ def execute(folder: Path, engine: Engine, cache: Path) -> None:
     if engine == "ray":
         from simulation.ray_engine import run_on_ray
 
-        run_on_ray(client_app, folder, folder / "sites", len(sites))
+        run_on_ray(client_app, folder, database, folder / "sites", len(sites))
     else:
         from server.flower import app as server_app
         from simulation.in_process import run_in_process
 
-        run_in_process(server_app, client_app, folder, sites)
+        run_in_process(server_app, client_app, folder, database, sites)
 
 
 def write_run_report(folder: Path, database: str, run: str) -> Path | None:

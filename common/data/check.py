@@ -174,6 +174,11 @@ def _check_labels(report: DataReport, images: Sequence[LesionImage], classes: Cl
             f"label {label!r} of {_count(n, 'image')} is not one of {', '.join(classes.codes)}, "
             f"first {first.location}"
         )
+    if images and all(image.lesion_id == image.image_id for image in images):
+        report.notes.append(
+            "no lesion ids: every image counts as its own lesion; where several images show one "
+            "lesion, list them in a CSV with lesion_id, or they may stand on both sides of a split"
+        )
     for name in empty_class_folders(Path(report.folder), classes):
         report.problems.append(f"class folder {name} holds no image")
     present = [c for c, count in report.classes.items() if count.images]

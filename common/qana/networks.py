@@ -15,7 +15,7 @@ from common.keras_setup import keras, tf
 from common.qana.config import QanaConfig
 from common.qana.network import build_training_graph
 from common.qana.quantize import quantized_model, quantized_weights
-from common.qana.weights import NamedWeights, is_statistic, named_weights, set_weights
+from common.qana.weights import NamedWeights, named_weights, set_weights
 
 Phase = Literal["float", "qat"]
 
@@ -74,25 +74,11 @@ def initial_weights(config: QanaConfig, n_classes: int, seed: int) -> NamedWeigh
     return named_weights(build_training_graph(config, n_classes, seed))
 
 
-def travelling_names(
-    phase: Phase, config: QanaConfig, n_classes: int
-) -> dict[str, tuple[int, ...]]:
-    """Name and shape of every array of an update in this phase: what a reply must bring."""
-    return {
-        name: value.shape for name, value in network(phase, config, n_classes).weights().items()
-    }
-
-
-def trained_names(weights: NamedWeights) -> list[str]:
-    """The names that gradients train, without batch norm's moving statistics."""
-    return [name for name in weights if not is_statistic(name)]
-
-
 def model_hash(config: QanaConfig, n_classes: int) -> str:
     """SHA-256 over the names and shapes of the float network's weights, in order.
 
     Both sides compute it from their own code; equal hashes mean that updates fit.
     """
-    shapes = travelling_names("float", config, n_classes)
-    text = ";".join(f"{name}{tuple(shape)}" for name, shape in shapes.items())
+    weights = network("float", config, n_classes).weights()
+    text = ";".join(f"{name}{array.shape}" for name, array in weights.items())
     return hashlib.sha256(text.encode()).hexdigest()

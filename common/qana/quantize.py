@@ -138,11 +138,6 @@ def quantized_weights(model: keras.Model) -> NamedWeights:
     return {n: w for n, w in named_weights(model).items() if n.endswith(("/kernel", "/bias"))}
 
 
-def set_quantized_weights(model: keras.Model, weights: NamedWeights) -> None:
-    """Assign kernels and biases; quantizer ranges stay as built."""
-    set_weights(model, {**named_weights(model), **weights})
-
-
 def quantizable_weights(chain: Chain, ranges: NDArray[np.float64]) -> NamedWeights:
     """Kernels and biases of the quantized model that stands for ``chain``.
 

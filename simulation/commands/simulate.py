@@ -122,18 +122,18 @@ def simulate(
     from common.errors import DataError, SettingsError
     from simulation.run import execute, find_run, write_run_report
 
+    out = out.resolve()  # so that the history names folders that are found from anywhere
+    url = database_url(database, out)
     if resume is not None:
         _refuse_other_options()
         folder = find_run(out, resume)
-        url = _stored_database(folder)
     else:
-        url = database_url(database, out)
         folder = _create(
             out,
             name,
             url,
             {
-                "data": data,
+                "data": data if data.startswith("synthetic") else str(Path(data).resolve()),
                 "sites": sites,
                 "classes": classes.codes,
                 "seed": seed,
@@ -148,7 +148,7 @@ def simulate(
 
     try:
         with console_progress(quiet=as_json):
-            execute(folder, engine, out / "cache")  # type: ignore[arg-type]
+            execute(folder, engine, out / "cache", url)  # type: ignore[arg-type]
     except (DataError, SettingsError):
         if resume is None and not (folder / "sites" / "sites.json").exists():
             shutil.rmtree(folder)  # it never began: the name is free for another try
@@ -167,10 +167,11 @@ def _refuse_other_options() -> None:
     context = click.get_current_context()
     allowed = {"resume", "out", "database", "as_json", "engine"}
     given = [
-        parameter
-        for parameter in context.params
-        if parameter not in allowed
-        and context.get_parameter_source(parameter) == click.core.ParameterSource.COMMANDLINE
+        parameter.opts[0]
+        for parameter in context.command.params
+        if parameter.name is not None
+        and parameter.name not in allowed
+        and context.get_parameter_source(parameter.name) == click.core.ParameterSource.COMMANDLINE
     ]
     if given:
         raise RunMismatch(
@@ -230,7 +231,7 @@ def _create(
         **settings,
     )
     open_history(url).close()  # refused before the sites' data are made, which takes minutes
-    create_run(out / run, plan, data_settings, url)
+    create_run(out / run, plan, data_settings)
     return out / run
 
 
@@ -248,12 +249,6 @@ def _parse_new_class(text: str | None, rounds: int, codes: tuple[str, ...]) -> A
             f"{', '.join(codes)} and a round from 1 to {rounds}"
         )
     return NewClass(code=code, round=int(number), site=site)
-
-
-def _stored_database(folder: Path) -> str:
-    from server.run_folder import RunFolder
-
-    return RunFolder(folder).stored_plan().database
 
 
 def _as_json(url: str, run: str, report: Path | None) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from common.flower_records import pack_answer, unpack_answer
 from common.messages import Answer
 from edge_client.flower import app as deployed
 from server.flower import FlowerTransport
+from server.history.engine import default_url
 from server.run_folder import coordinate
 from simulation.in_process import InProcessGrid
 from simulation.run import _SETTINGS
@@ -75,7 +76,7 @@ def run_with(
 ) -> None:
     """Run or resume over the in-process engine with another client or silent nodes."""
     TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, 1, 1
-    grid = SilentGrid(client, sites or site_folders(folder))  # type: ignore[arg-type]
+    grid = SilentGrid(client, sites or site_folders(folder))
     if drops:
-        grid.drops = drops  # type: ignore[method-assign]
-    coordinate(folder, FlowerTransport(grid))
+        grid.drops = drops
+    coordinate(folder, FlowerTransport(grid), default_url(folder.parent))

@@ -9,6 +9,7 @@ from typing import Any
 
 from common.qana.config import QanaConfig
 from server.checkpoint import CheckpointFile, RunState
+from server.history.engine import default_url
 from server.history.records import RunRecord
 from server.history.store import open_history
 from server.plan import RunPlan, make_plan
@@ -45,7 +46,7 @@ def create_tiny(out: Path, data: dict[str, Any] | None = None, **settings: Any) 
     plan = tiny_plan(**settings)
     made = tiny_data(**{"rounds": plan.rounds, "seed": plan.seed, **(data or {})})
     plan = plan.model_copy(update={"classes": known_classes(made)})
-    create_run(out / plan.run, plan, made, f"sqlite:///{out / 'history.db'}")
+    create_run(out / plan.run, plan, made)
     shutil.copytree(_prepared_sites(made.model_dump_json()), out / plan.run / "sites")
     return out / plan.run
 
@@ -66,13 +67,13 @@ _kept: list["tempfile.TemporaryDirectory[str]"] = []
 def run_tiny(out: Path, data: dict[str, Any] | None = None, **settings: Any) -> Path:
     """Create a run and execute it within this process; returns its folder."""
     folder = create_tiny(out, data, **settings)
-    execute(folder, "in-process", out / "cache")
+    execute(folder, "in-process", out / "cache", default_url(out))
     return folder
 
 
 def record_of(folder: Path) -> RunRecord:
     """What the history knows of the run in ``folder``."""
-    with open_history(RunFolder(folder).stored_plan().database) as history:
+    with open_history(default_url(folder.parent)) as history:
         return history.load_record(folder.name)
 
 
