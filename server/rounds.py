@@ -7,17 +7,14 @@ in the `History`. A step can be done again from its checkpoint with the same out
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TypeVar
 
 import numpy as np
-from pydantic import BaseModel
 
-from common.bundle import FLOAT, Bundle, load_bundle, save_bundle, software_versions
+from common.bundle import FLOAT, Bundle, load_bundle, save_bundle
 from common.classes import ClassMap
 from common.errors import FedqanaError, QuorumMissed, SiteRefused
-from common.files import sha256_of
 from common.messages import (
     PROTOCOL,
     Answer,
@@ -39,12 +36,12 @@ from common.score_counts import ScoreCounts
 from common.seeds import derive_seed
 from server.checkpoint import DONE, FINAL, CheckpointFile, RunState
 from server.flower import aggregate
-from server.history.records import EdgeUpdate, ModelVersion, Round, Run, Site, SiteResult
 from server.history.store import History
 from server.model_builder import build_bundle, quantize_after_training
 from server.plan import RunPlan
 from server.progress import Progress, tell
 from server.run_folder import RunFolder
+from server.run_log import RunLog
 from server.transport import Delivery, Transport
 from server.validation import (
     MOST_CLASSES,
@@ -82,7 +79,7 @@ class Coordinator:
         self._data = data
         self._folder = folder
         self._transport = transport
-        self._history = history
+        self._log = RunLog(history, plan)
         self._checkpoint = CheckpointFile(folder.checkpoint)
         self._nodes: dict[str, str] = {}
         self._state = RunState(1, "train", plan.classes, {})
@@ -100,18 +97,19 @@ class Coordinator:
             self._tell("done", "finished already", done=True)
             return
         try:
-            self._begin(resumed=saved is not None)
+            if saved is None:
+                self._log.begin(self._data, self._folder.path)
+            else:
+                self._log.resume(saved)
             self._handshake()
             self._go_on()
         except (FedqanaError, KeyboardInterrupt) as error:
-            reason = str(error) or "interrupted"
-            self._history.finish_run(self._plan.run, "stopped", reason)
+            self._log.finish("stopped", str(error) or "interrupted")
             raise
         except Exception as error:
-            self._history.finish_run(self._plan.run, "failed", type(error).__name__)
+            self._log.finish("failed", type(error).__name__)
             raise
-        self._history.finish_run(self._plan.run, "finished")
-        self._event("finished", f"{self._plan.rounds} rounds")
+        self._log.finish("finished")
 
     def _go_on(self) -> None:
         steps: dict[str, Callable[[], str]] = {
@@ -129,7 +127,7 @@ class Coordinator:
             outcome = steps[state.step]()
             state.seconds[state.step] = round(time.perf_counter() - started, 3)
             if state.step != FINAL:
-                self._save_round()
+                self._log.round(state)
             self._tell(state.step, outcome, done=True)
             if state.step == FINAL:
                 state.step = DONE
@@ -140,29 +138,6 @@ class Coordinator:
             self._checkpoint.save(state)
 
     # -- before round 1 -----------------------------------------------------------------------
-
-    def _begin(self, resumed: bool) -> None:
-        plan = self._plan
-        if resumed:
-            stored = self._history.get_run(plan.run)
-            self._history.save_run(replace(stored, state="running", finished_at=None, reason=""))
-            self._event("resumed", f"at step {self._state.step}", self._state.round)
-        else:
-            self._history.save_run(
-                Run(
-                    run_id=plan.run,
-                    created_at=datetime.now(UTC),
-                    state="running",
-                    seed=plan.seed,
-                    strategy=plan.strategy,
-                    data=self._data,
-                    folder=str(self._folder.path),
-                    classes=plan.classes,
-                    plan=plan.model_dump(mode="json"),
-                    software=software_versions(),
-                )
-            )
-            self._event("started", f"{plan.rounds} rounds of {plan.strategy}")
 
     def _handshake(self) -> None:
         """Ask every connected node who it is; leave out, by name, those that do not fit."""
@@ -185,11 +160,11 @@ class Coordinator:
                 name = reply.site
                 check_handshake(reply, classes, expected_hash)
             except SiteRefused as error:
-                self._event("site-left-out", f"{name}: {error}", site=name)
-                self._save_site(name, reply, f"{error.code}: {error}")
+                self._log.event("site-left-out", f"{name}: {error}", site=name)
+                self._log.site(name, reply, f"{error.code}: {error}")
                 continue
             self._nodes[name] = node
-            self._save_site(name, reply, "")
+            self._log.site(name, reply)
         if not self._nodes:
             raise QuorumMissed(
                 f"none of {len(nodes)} connected sites fits the run; see 'fedqana runs show "
@@ -197,7 +172,7 @@ class Coordinator:
             )
         known = set(self._state.sites)
         for absent in sorted(known - set(self._nodes)):
-            self._event("site-missing", "took part before, is not connected now", site=absent)
+            self._log.event("site-missing", "took part before, is not connected now", site=absent)
         self._state.sites = tuple(sorted(known | set(self._nodes)))
         self._tell("handshake", f"{len(self._nodes)} sites: {', '.join(sorted(self._nodes))}", True)
 
@@ -214,19 +189,6 @@ class Coordinator:
                 f"resume the run {self._plan.run}"
             )
         return nodes
-
-    def _save_site(self, name: str, reply: HandshakeReply | None, reason: str) -> None:
-        self._history.save_site(
-            Site(
-                run_id=self._plan.run,
-                name=name,
-                accepted=not reason,
-                reason=reason,
-                n_train=reply.n_train if reply else 0,
-                n_validation=reply.n_validation if reply else 0,
-                n_test=reply.n_test if reply else 0,
-            )
-        )
 
     # -- the steps of a round -----------------------------------------------------------------
 
@@ -264,7 +226,7 @@ class Coordinator:
             replies = self._ask("train", asks, lambda _, answer: check_update(answer, shapes))
             if len(replies) >= need:
                 break
-            self._event(
+            self._log.event(
                 "quorum-missed",
                 f"{len(replies)} of {need} needed updates, attempt {attempt}",
                 state.round,
@@ -328,22 +290,8 @@ class Coordinator:
         bundle = build_bundle(self._plan, state)
         folder = self._folder.version(state.round)
         save_bundle(bundle, folder)
-        self._history.save_model_version(
-            ModelVersion(
-                run_id=self._plan.run,
-                version=state.round,
-                phase=self._plan.phase(state.round),
-                created_at=datetime.now(UTC),
-                folder=str(folder),
-                card_sha256=sha256_of(bundle.card.to_bytes()),
-                fit=bundle.card.fit,
-                metrics=bundle.card.metrics,
-            )
-        )
+        self._log.version(bundle, folder)
         fits = [name for name, report in bundle.card.fit.items() if report["fits"]]
-        for name, report in bundle.card.fit.items():
-            if not report["fits"]:
-                self._event("does-not-fit", f"{name}: {report['reason']}", state.round)
         size = len(bundle.files["program.fbz"]) // 1024
         return f"program {size} KiB, fits {' and '.join(fits) or 'no device'}"
 
@@ -369,7 +317,7 @@ class Coordinator:
             lambda _, answer: check_deployment(answer, len(state.classes), state.round, layers),
         )
         for site, reply in sorted(replies.items()):
-            self._save_edge_update(site, reply)
+            self._log.edge_update(state.round, site, reply)
         self._register_classes(replies)
         kept = sorted(site for site, reply in replies.items() if not reply.switched)
         learned = sum(reply.cases_learned for reply in replies.values())
@@ -413,14 +361,14 @@ class Coordinator:
                 if code in state.classes or len(state.classes) >= MOST_CLASSES:
                     continue
                 state.classes = (*state.classes, code)
-                self._event(
+                self._log.event(
                     "class-registered",
                     f"{code!r} gets index {len(state.classes) - 1}",
                     state.round,
                     site,
                 )
         n_classes = len(state.classes)
-        self._history.set_classes(self._plan.run, state.classes)
+        self._log.classes(state.classes)
         state.floating = grow_head(state.floating, n_classes)
         state.quantized = grow_head(state.quantized, n_classes)
         state.strategy = _grow_moments(state.strategy, n_classes)
@@ -455,21 +403,8 @@ class Coordinator:
                 usable[site] = checked
             except SiteRefused as error:
                 reason = f"{error.code}: {error}"
-                self._event("reply-refused", f"{step}: {reason}", self._state.round, site)
-            self._history.save_site_result(
-                SiteResult(
-                    run_id=self._plan.run,
-                    round=self._state.round,
-                    site=site,
-                    step=step,
-                    accepted=not reason,
-                    reason=reason,
-                    seconds=_seconds(checked),
-                    bytes_down=delivery.bytes_down if delivery else 0,
-                    bytes_up=delivery.bytes_up if delivery else 0,
-                    result=_result(step, checked),
-                )
-            )
+                self._log.event("reply-refused", f"{step}: {reason}", self._state.round, site)
+            self._log.site_result(self._state.round, site, step, delivery, checked, reason)
         return usable
 
     def _exchange(self, instructions: Mapping[str, Instruction], step: str) -> dict[str, Delivery]:
@@ -480,53 +415,6 @@ class Coordinator:
             self._tell(step, f"waiting for {waiting}, {left:.0f} s left")
 
         return self._transport.exchange(instructions, self._plan.deadline, late)
-
-    def _save_edge_update(self, site: str, reply: DeployReply) -> None:
-        result = reply.model_dump(mode="json", exclude={"heads", "new_classes"})
-        for moment in ("old_before", "old_after", "new_before", "new_after"):
-            correct, n = getattr(reply, moment)
-            result[moment] = {"correct": correct, "n": n}
-        self._history.save_edge_update(
-            EdgeUpdate(
-                run_id=self._plan.run,
-                round=self._state.round,
-                site=site,
-                version=self._state.round,
-                switched=reply.switched,
-                reason=reply.reason,
-                cases_learned=reply.cases_learned,
-                result={
-                    **result,
-                    **{str(head): counts for head, counts in reply.heads.items()},
-                    "new_class": reply.new_classes[0] if reply.new_classes else None,
-                },
-            )
-        )
-        if not reply.switched:
-            self._event(
-                "kept-old-version", f"version {reply.in_service}: {reply.reason}",
-                self._state.round, site,
-            )  # fmt: skip
-
-    def _save_round(self) -> None:
-        state = self._state
-        self._history.save_round(
-            Round(
-                run_id=self._plan.run,
-                number=state.round,
-                phase=self._plan.phase(state.round),
-                started_at=datetime.fromisoformat(state.started_at),
-                finished_at=datetime.now(UTC) if state.step == "deploy" else None,
-                sites_asked=len(state.sites),
-                sites_aggregated=state.aggregated,
-                seconds=dict(state.seconds),
-            )
-        )
-
-    def _event(
-        self, kind: str, message: str, round_number: int | None = None, site: str | None = None
-    ) -> None:
-        self._history.add_event(self._plan.run, kind, message, round_number, site)
 
     def _tell(self, step: str, message: str, done: bool = False) -> None:
         plan, state = self._plan, self._state
@@ -568,24 +456,6 @@ def _answer(delivery: Delivery | None, deadline: float) -> Answer:
     if delivery.answer is None:
         raise SiteRefused(delivery.problem, f"the reply is not usable ({delivery.problem})")
     return delivery.answer
-
-
-def _seconds(checked: object) -> float:
-    message = checked[0] if isinstance(checked, tuple) else checked
-    return float(getattr(message, "seconds", 0.0))
-
-
-def _result(step: Kind, checked: object) -> dict[str, object]:
-    """What the history keeps of a step's reply; deployments are kept as edge updates."""
-    message = checked[0] if isinstance(checked, tuple) else checked
-    if not isinstance(message, BaseModel) or step == "deploy":
-        return {}
-    values = message.model_dump(mode="json")
-    if step == "evaluate":
-        return {"global": values["counts"]}
-    if step == "final":
-        return {**values["heads"], "agreement": values["agreement"]}
-    return values
 
 
 def _grow_moments(memory: NamedWeights, n_classes: int) -> NamedWeights:

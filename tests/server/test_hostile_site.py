@@ -7,11 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
+from flwr.app import Context, Message
 
-from common.messages import Answer
+from common.errors import SiteRefused
+from common.messages import Answer, DeployReply
 from common.qana.networks import initial_weights
+from common.qana.quantize import chain_names
+from edge_client.flower import app as deployed
 from server.flower import aggregate
 from server.history.records import RunRecord
+from server.validation import MOST_CLASSES, check_deployment
 from tests.support.hostile import HostileSites, Twist, run_with
 from tests.support.tiny_run import TINY, create_tiny, record_of, state_of, tiny_plan
 
@@ -134,3 +140,39 @@ def test_sites_without_a_name_of_their_own_are_left_out(tmp_path: Path) -> None:
         "node 5": "data-unreadable",
     }
     assert [s.name for s in record.sites if s.accepted] == ["site-1"]
+
+
+def test_a_reply_from_an_unknown_site_is_refused(tmp_path: Path) -> None:
+    folder = create_tiny(tmp_path, qat_rounds=0)
+    unknown_node = 999
+
+    def impostor(message: Message, context: Context) -> Message:
+        reply = deployed(message, context)
+        site = Path(str(context.node_config["site-folder"])).name
+        if message.metadata.message_type == "train" and site == BAD:
+            reply.metadata.__dict__["_src_node_id"] = unknown_node
+        return reply
+
+    run_with(folder, impostor)
+    record = record_of(folder)
+    assert record.run.state == "finished"
+    assert _refused(record) == [(1, BAD, "train", "unknown-site")]
+
+
+def test_new_classes_without_end_are_refused(tmp_path: Path) -> None:
+    invented = [f"x{index}" for index in range(16)]
+    classes = tuple(f"c{index}" for index in range(MOST_CLASSES - 10))
+    reply = DeployReply.model_validate_json(
+        _deploy_reply(tmp_path)
+        .model_copy(update={"new_classes": tuple(invented)})
+        .model_dump_json()
+    )
+    with pytest.raises(SiteRefused) as refusal:
+        check_deployment(Answer(reply.model_dump_json()), len(classes), 1, chain_names(TINY))
+    assert refusal.value.code == "unknown-class"
+
+
+def _deploy_reply(out: Path) -> DeployReply:
+    """What an honest site answers to a deployment."""
+    _, client = _hostile_run(out, {})
+    return DeployReply.model_validate_json(client.answers["deploy", BAD].reply)
