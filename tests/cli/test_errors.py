@@ -97,7 +97,7 @@ def full_disk() -> tuple[str, ...]:
 @pytest.mark.parametrize("command", [("data", "check"), ("simulate", "--data")])
 def test_a_wrong_folder(command: tuple[str, ...], tmp_path: Path) -> None:
     result = fedqana(*command, "nowhere", folder=tmp_path)
-    refused(result, 10, "no folder nowhere", "one folder of images per class")
+    refused(result, 10, "no folder ", "nowhere; accepted is", "one folder of images per class")
 
 
 @pytest.mark.parametrize("command", [("data", "check"), ("simulate", "--data")])

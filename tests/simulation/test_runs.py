@@ -63,7 +63,7 @@ def test_resume_with_other_options_is_refused(finished: Path) -> None:
     arguments = ["simulate", "--out", str(finished.parent), "--resume", finished.name]
     result = CliRunner().invoke(cli, [*arguments, "--seed", "3", "--rounds", "9"])
     assert isinstance(result.exception, RunMismatch) and result.exception.exit_status == 33
-    assert "float_rounds, seed" in str(result.exception)
+    assert "--rounds, --seed" in str(result.exception)
 
 
 def test_a_new_class_is_known_at_once_and_grows_the_head(tmp_path: Path) -> None:
