@@ -94,6 +94,8 @@ class Coordinator:
         else:
             self._state = saved
         if self._state.step == DONE:
+            if not self._log.is_finished():  # killed between the last checkpoint and this line
+                self._log.finish("finished")
             self._tell("done", "finished already", done=True)
             return
         try:

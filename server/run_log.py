@@ -60,6 +60,10 @@ class RunLog:
         if state == "finished":
             self.event("finished", f"{self._plan.rounds} rounds")
 
+    def is_finished(self) -> bool:
+        """Whether the history has the run's end."""
+        return self._history.get_run(self._plan.run).state == "finished"
+
     def event(
         self, kind: str, message: str, round_number: int | None = None, site: str | None = None
     ) -> None:

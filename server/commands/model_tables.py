@@ -1,17 +1,12 @@
 """A model's card, fit and metrics as tables in a terminal."""
 
-import sys
 from typing import Any
-
-from rich.console import Console
-from rich.table import Table
 
 from common.bundle import FLOAT, QUANTIZED, Bundle
 from common.qana.weights import is_statistic
+from server.commands.terminal import plain_console, print_table
 from server.model_lookup import FoundModel
 
-# In a file or pipe nothing is wrapped, so that one line stays one row for grep.
-_WIDTH_WITHOUT_TERMINAL = 400
 _NOT_MEASURED = "not measured"
 _METRICS = {
     "accuracy": "accuracy",
@@ -72,7 +67,7 @@ def print_description(told: dict[str, Any]) -> None:
         "latency": _measured(told["latency_ms"], "ms"),
         "power": _measured(told["power_mw"], "mW"),
     }
-    console = _console()
+    console = plain_console()
     for name, value in lines.items():
         console.print(f"{name:<10}  {value}")
     _print_fit(told["fit"])
@@ -88,19 +83,19 @@ def print_metrics(metrics: dict[str, Any], title: str) -> None:
     rows = [_metric_row(label, metrics[name]) for name, label in _METRICS.items()]
     rows += [_metric_row(f"recall of {code}", value) for code, value in metrics["recall"].items()]
     rows += [_metric_row(f"AUC of {code}", value) for code, value in metrics["auc"].items()]
-    _print_table(title, ["metric", "value", "95 % interval", "n", ""], [r for r in rows if r])
+    print_table(title, ["metric", "value", "95 % interval", "n", ""], [r for r in rows if r])
 
 
 def print_evaluation(told: dict[str, Any]) -> None:
     """Print what ``model evaluate`` found."""
-    console = _console()
+    console = plain_console()
     console.print(f"model     {told['model']}")
     console.print(f"data      {told['data']}: {told['images']} images")
     console.print(f"computed  {told['backend']}")
     for label, count in told["skipped"].items():
         console.print(f"left out  {count} images labelled {label!r}, which the model does not have")
     print_metrics(told["metrics"], "Metrics")
-    _print_table(
+    print_table(
         "Confusion matrix (rows: true class, columns: predicted)",
         ["", *told["classes"]],
         [
@@ -137,7 +132,7 @@ def _print_fit(fit: dict[str, Any]) -> None:
             ]
         )
     columns = ["device", "fits", "layers", "NPs", "by type", "passes"]
-    _print_table("Fit", [*columns, "program bytes", "external memory (bytes)", "MACs"], rows)
+    print_table("Fit", [*columns, "program bytes", "external memory (bytes)", "MACs"], rows)
 
 
 def _print_layers(told: dict[str, Any]) -> None:
@@ -161,7 +156,7 @@ def _print_layers(told: dict[str, Any]) -> None:
     columns = ["layer", "type", "output", "kernel", *(f"NPs {device}" for device in told["fit"])]
     sites = told["mean_spikes_sites"]
     title = f"Layers (mean spikes per image: over {sites} sites)" if sites else "Layers"
-    _print_table(title, [*columns, "mean spikes"], rows)
+    print_table(title, [*columns, "mean spikes"], rows)
 
 
 def _metric_row(label: str, estimate: dict[str, Any] | None) -> list[str]:
@@ -171,22 +166,6 @@ def _metric_row(label: str, estimate: dict[str, Any] | None) -> list[str]:
         return [label, "-", "", str(estimate["n"]), estimate["note"]]
     interval = f"{estimate['low']:.3f} to {estimate['high']:.3f}"
     return [label, f"{estimate['value']:.3f}", interval, str(estimate["n"]), estimate["note"]]
-
-
-def _print_table(title: str, columns: list[str], rows: list[list[str]]) -> None:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for index, column in enumerate(columns):
-        numeric = bool(rows) and all(_is_number(row[index]) for row in rows)
-        table.add_column(column, overflow="fold", justify="right" if numeric else "left")
-    for row in rows:
-        table.add_row(*row)
-    console = _console()
-    console.print(f"\n{title}")
-    console.print(table)
-
-
-def _is_number(cell: str) -> bool:
-    return not cell or cell == "-" or cell.replace(",", "").replace(".", "").isdigit()
 
 
 def _shape(dimensions: list[int] | None) -> str:
@@ -199,9 +178,3 @@ def _measured(value: float | None, unit: str) -> str:
 
 def _share(part: int, whole: int) -> str:
     return f"{part:,} of {whole:,} equal ({part / whole:.2%})" if whole else "none compared"
-
-
-def _console() -> Console:
-    # The words come from cards and folders: nothing in them is markup.
-    width = None if sys.stdout.isatty() else _WIDTH_WITHOUT_TERMINAL
-    return Console(width=width, markup=False, emoji=False, highlight=False)

@@ -1,21 +1,16 @@
 """Runs and their records as tables in a terminal."""
 
 import json
-import sys
 from collections import defaultdict
 from datetime import datetime
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-
 from common.metrics import Estimate
+from server.commands.terminal import plain_console, print_table
 from server.comparison import ComparedHead
 from server.history.records import Round, RunRecord, RunSummary
 
 _LAST_EVENTS = 12
-# In a file or pipe nothing is wrapped, so that one line stays one row for grep.
-_WIDTH_WITHOUT_TERMINAL = 400
 
 
 def print_summaries(summaries: list[RunSummary]) -> None:
@@ -32,13 +27,13 @@ def print_summaries(summaries: list[RunSummary]) -> None:
         ]
         for summary in summaries
     ]
-    _print_table("", ["run", "started", "state", "strategy", "sites", "rounds done", "data"], rows)
+    print_table("", ["run", "started", "state", "strategy", "sites", "rounds done", "data"], rows)
 
 
 def print_comparison(rows: list[ComparedHead]) -> None:
     """Print one line per run and head: value and 95 % interval of each metric."""
     metrics = list(rows[0].metrics) if rows else []
-    _print_table(
+    print_table(
         "Test lesions, value and 95 % interval",
         ["run", "head", "n", *metrics],
         [
@@ -57,7 +52,7 @@ def _estimate(estimate: Estimate | None) -> str:
 def print_record(record: RunRecord) -> None:
     """Print everything known of one run, of the events the last ones only."""
     _print_run(record)
-    _print_table(
+    print_table(
         "Sites",
         ["site", "in the run", "training", "validation", "test"],
         [
@@ -71,13 +66,13 @@ def print_record(record: RunRecord) -> None:
             for site in record.sites
         ],
     )
-    _print_table(
+    print_table(
         "Rounds",
         ["round", "phase", "sites in", "seconds", "of which"],
         [_round_row(round_) for round_ in record.rounds],
     )
-    _print_table("Replies", ["site", "accepted", "not accepted"], _reply_rows(record))
-    _print_table(
+    print_table("Replies", ["site", "accepted", "not accepted"], _reply_rows(record))
+    print_table(
         "Model versions",
         ["version", "phase", "made", "mapped for", "folder"],
         [
@@ -85,7 +80,7 @@ def print_record(record: RunRecord) -> None:
             for v in record.versions
         ],
     )
-    _print_table(
+    print_table(
         "Edge updates",
         ["round", "site", "version", "in service", "cases learned", "new class"],
         [
@@ -101,7 +96,7 @@ def print_record(record: RunRecord) -> None:
         ],
     )
     shown = record.events[-_LAST_EVENTS:]
-    _print_table(
+    print_table(
         f"Events (last {len(shown)} of {len(record.events)})",
         ["at", "kind", "round", "site", "message"],
         [
@@ -119,7 +114,7 @@ def print_record(record: RunRecord) -> None:
 
 def _print_run(record: RunRecord) -> None:
     run = record.run
-    console = _console()
+    console = plain_console()
     lines = {
         "run": run.run_id,
         "state": f"{run.state}: {run.reason}" if run.reason else run.state,
@@ -157,26 +152,6 @@ def _reply_rows(record: RunRecord) -> list[list[str]]:
             refused[result.site].append(f"round {result.round} {result.step}: {result.reason}")
     sites = sorted({*accepted, *refused})
     return [[site, str(accepted[site]), "; ".join(refused[site]) or "none"] for site in sites]
-
-
-def _print_table(title: str, columns: list[str], rows: list[list[str]]) -> None:
-    if not rows:
-        return
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    for row in rows:
-        table.add_row(*row)
-    console = _console()
-    if title:
-        console.print(f"\n{title}")
-    console.print(table)
-
-
-def _console() -> Console:
-    # The words come from plans and sites: nothing in them is markup.
-    width = None if sys.stdout.isatty() else _WIDTH_WITHOUT_TERMINAL
-    return Console(width=width, markup=False, emoji=False, highlight=False)
 
 
 def _moment(moment: datetime | None) -> str:

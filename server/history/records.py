@@ -5,7 +5,6 @@ from datetime import datetime
 from typing import Any
 
 RUN_STATES = ("running", "finished", "stopped", "failed")
-SITE_STEPS = ("train", "evaluate", "deploy", "final")
 
 
 @dataclass(frozen=True)

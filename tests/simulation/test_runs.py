@@ -9,8 +9,11 @@ from click.testing import CliRunner
 
 from common.bundle import load_bundle
 from common.errors import RunMismatch
+from server.history.engine import default_url
+from server.history.store import open_history
 from server.run_folder import RunFolder
 from simulation.cli import cli
+from simulation.run import execute
 from simulation.sites import NewClass
 from tests.kill_trials import finish, start
 from tests.memory_trial import resident_by_round
@@ -106,3 +109,13 @@ def test_a_run_killed_three_times_ends_like_one_that_was_not(
         fallen.append(position_of(folder))
     finish(folder)
     assert differences(fingerprint(finished), fingerprint(folder)) == [], fallen
+
+
+def test_a_kill_after_the_last_checkpoint_leaves_a_run_that_can_be_finished(
+    tmp_path: Path,
+) -> None:
+    folder = run_tiny(tmp_path, qat_rounds=0)
+    with open_history(default_url(tmp_path)) as history:
+        history.finish_run(folder.name, "running")
+    execute(folder, "in-process", tmp_path / "cache", default_url(tmp_path))
+    assert record_of(folder).run.state == "finished"
