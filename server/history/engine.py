@@ -2,6 +2,7 @@
 
 import shlex
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +23,7 @@ from common.files import writing_to
 
 CONNECT_SECONDS = 5
 LOCK_SECONDS = 10
+_LOOK_AGAIN_SECONDS = 0.02
 HIDDEN = "***"
 
 Trouble = Literal["full", "read-only", "damaged", "locked", "unreachable"]
@@ -200,10 +202,28 @@ def _set_up_sqlite(connection: sqlite3.Connection, _: object) -> None:
     # queries nor a migration would be one transaction: _begin_sqlite begins them all.
     connection.isolation_level = None
     connection.execute("PRAGMA foreign_keys = ON")
-    # Readers and a writer do not wait for each other. The mode stays with the file, and
-    # changing it needs the whole file: hence only where it is another one.
-    if connection.execute("PRAGMA journal_mode").fetchone()[0] == "delete":
-        connection.execute("PRAGMA journal_mode = WAL")
+    _use_write_ahead_log(connection)
+
+
+def _use_write_ahead_log(connection: sqlite3.Connection) -> None:
+    """Let readers and a writer not wait for each other; the mode stays with the file.
+
+    Changing it needs the whole file, hence only where it is another one. Two processes that
+    change it at once would each wait for the other, so SQLite refuses one of them without
+    calling its busy handler (https://www.sqlite.org/c3ref/busy_handler.html): that one looks
+    again, as the other has changed the mode by then or lets go of the file.
+    """
+    give_up = time.monotonic() + LOCK_SECONDS
+    while True:
+        try:
+            if connection.execute("PRAGMA journal_mode").fetchone()[0] == "delete":
+                connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            locked = _sqlite_trouble(error.sqlite_errorname) == "locked"
+            if not locked or time.monotonic() > give_up:
+                raise
+        time.sleep(_LOOK_AGAIN_SECONDS)
 
 
 def _begin_sqlite(connection: Connection) -> None:

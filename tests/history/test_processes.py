@@ -3,11 +3,15 @@
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Barrier
 
 import numpy as np
 import pytest
 from sqlalchemy import make_url
 
+from server.history.engine import Database
 from server.history.store import open_history
 
 
@@ -32,6 +36,22 @@ def test_two_processes_write_at_once(url: str, run_ids: tuple[str, str]) -> None
             assert [round_.number for round_ in record.rounds] == list(range(1, 21))
             events += record.events
     assert len({event.number for event in events}) == 40
+
+
+def test_a_new_sqlite_file_opened_by_many_at_once_refuses_none(tmp_path: Path) -> None:
+    # All want to change its journal mode; without looking again one is refused in 1 of 20 trials.
+    together = Barrier(8)
+
+    def connect(url: str) -> None:
+        database = Database(url)
+        together.wait()
+        with database.reading() as connection:
+            connection.exec_driver_sql("SELECT 1")
+        database.close()
+
+    with ThreadPoolExecutor(8) as pool:
+        for trial in range(100):
+            list(pool.map(connect, [f"sqlite:///{tmp_path}/{trial}.db"] * 8))
 
 
 def test_a_killed_writer_leaves_everything_that_it_was_told_is_saved(url: str) -> None:
