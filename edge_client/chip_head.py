@@ -60,6 +60,13 @@ class ChipHead:
         """Potentials (n, len(classes)) of images (n, height, width, 3), 0 to num_weights."""
         return self.learner.classify(images)
 
+    def hits(self, images: NDArray[np.uint8], codes: Sequence[str]) -> NDArray[np.bool_]:
+        """Whether each image (n, height, width, 3) is recognised as its code, bool (n,)."""
+        found = self.classify(images).argmax(axis=1)
+        return np.array(
+            [self.classes[k] == code for k, code in zip(found, codes, strict=True)], np.bool_
+        )
+
     def potentials_for(
         self, images: NDArray[np.uint8], classes: Sequence[str]
     ) -> NDArray[np.float32]:
@@ -77,16 +84,3 @@ class ChipHead:
         ordered = np.full((len(images), len(classes)), -np.inf, np.float32)
         ordered[:, [classes.index(code) for code in self.classes]] = self.classify(images)
         return ordered
-
-
-def balanced_accuracy(
-    head: ChipHead, images: NDArray[np.uint8], codes: Sequence[str]
-) -> float | None:
-    """Mean recall over the classes that ``codes`` has cases of; None without cases."""
-    from sklearn.metrics import recall_score
-
-    if not codes:
-        return None
-    predicted = [head.classes[i] for i in head.classify(images).argmax(axis=1)]
-    present = sorted(set(codes))
-    return float(recall_score(codes, predicted, labels=present, average="macro", zero_division=0))

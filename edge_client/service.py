@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from common.akida_runtime import LearningProgram, Program, available_device
 from common.data.cases import Cases
 from common.errors import BundleDamaged, DataUnfit, SettingsError, StateDamaged
+from edge_client.acceptance import Hits, balanced_accuracy, loss_of_recall
 from edge_client.case_journal import CaseJournal, LabelledCase
-from edge_client.chip_head import ChipHead, balanced_accuracy
+from edge_client.chip_head import ChipHead
 from edge_client.exemplars import ExemplarStore
 from edge_client.versions import InstallReport, VersionFolder
 
@@ -26,13 +27,14 @@ class EdgeSettings:
     """How a site judges a new program.
 
     ``tolerance`` is how much worse, in balanced accuracy of the chip's head on the held-back
-    cases, a new program may be than the one in service; it is asked only where there are at
-    least ``min_validation`` cases, as fewer could not tell a difference of this size. ``device``
-    is the chip whose virtual twin the fit is reported for. ``seed`` draws new neurons.
+    cases, a new program may be than the one in service. It is kept out where it is worse than
+    that and by more than ``evidence`` standard errors, so that few cases of rare classes do not
+    decide by chance (1.645: 5 % of equally good programs, one-sided). ``device`` is the chip
+    whose virtual twin the fit is reported for. ``seed`` draws new neurons.
     """
 
     tolerance: float = 0.05
-    min_validation: int = 30
+    evidence: float = 1.645
     device: str = "AKD1000"
     seed: int = 0
 
@@ -101,14 +103,12 @@ class EdgeClient:
         device = available_device()
         fit = complete.fit_report(self._settings.device)
         codes = [classes[label] for label in validation.labels]
-        accuracy = balanced_accuracy(head, validation.images, codes)
+        hits = head.hits(validation.images, codes)
 
         previous = self._version_before(version, round_number)
         before = None if previous is None else self._restored(previous, before=round_number)
-        accuracy_before = (
-            None if before is None else balanced_accuracy(before.head, validation.images, codes)
-        )
-        reason = self._objection(accuracy, accuracy_before, len(validation))
+        hits_before = None if before is None else before.head.hits(validation.images, codes)
+        reason = self._objection(hits, hits_before, codes)
         if device.real and not fit.fits:
             if before is None:
                 complete.require_fit(self._settings.device)
@@ -129,8 +129,10 @@ class EdgeClient:
             classes=serving.head.classes,
             exemplars=len(store),
             validation_cases=len(validation),
-            candidate_accuracy=accuracy,
-            previous_accuracy=accuracy_before,
+            candidate_accuracy=balanced_accuracy(hits, codes),
+            previous_accuracy=(
+                None if hits_before is None else balanced_accuracy(hits_before, codes)
+            ),
             seed=self._settings.seed,
         )
         self._versions.add(
@@ -249,15 +251,18 @@ class EdgeClient:
                 _learn(serving, case)
         return serving
 
-    def _objection(self, accuracy: float | None, before: float | None, n_cases: int) -> str:
+    def _objection(self, new: Hits, before: Hits | None, codes: list[str]) -> str:
         """Why the program in service should be kept, or an empty text."""
-        if accuracy is None or before is None or n_cases < self._settings.min_validation:
+        if before is None or not codes:
             return ""
-        if accuracy >= before - self._settings.tolerance:
+        loss, standard_error = loss_of_recall(new, before, codes)
+        tolerance, evidence = self._settings.tolerance, self._settings.evidence
+        if loss <= tolerance or loss < evidence * standard_error:
             return ""
         return (
-            f"balanced accuracy of the chip's head {accuracy:.3f} on {n_cases} held-back cases, "
-            f"{before:.3f} for the version in service (tolerance {self._settings.tolerance})"
+            f"balanced accuracy of the chip's head is {loss:.3f} lower than that of the version in "
+            f"service on {len(codes)} held-back cases (tolerance {tolerance}, standard error "
+            f"{standard_error:.3f})"
         )
 
 

@@ -128,9 +128,13 @@ def test_a_worse_program_is_not_put_in_service(tmp_path: Path) -> None:
 
 
 def test_too_few_cases_decide_nothing(tmp_path: Path) -> None:
-    client = EdgeClient(tmp_path, EdgeSettings(min_validation=46))
+    client = EdgeClient(tmp_path)
     install(client, 1)
-    assert install(client, 2, MISLABELLED).switched
+    one_of_each = some_cases(1, seed=2)
+    report = install(client, 2, MISLABELLED, held_back=one_of_each)
+    assert report.switched
+    assert report.candidate_accuracy is not None and report.previous_accuracy is not None
+    assert report.candidate_accuracy < report.previous_accuracy - 0.3
     report = install(client, 3, held_back=Cases.empty(32))
     assert report.switched and report.candidate_accuracy is None
 
@@ -158,7 +162,7 @@ def test_rollback_passes_over_versions_with_the_same_program(tmp_path: Path) -> 
     lenient = EdgeClient(tmp_path, EdgeSettings(tolerance=1.0))
     install(lenient, 1)
     install(lenient, 2, MISLABELLED)
-    strict = EdgeClient(tmp_path, EdgeSettings(tolerance=-1.0))
+    strict = EdgeClient(tmp_path, EdgeSettings(tolerance=-1.0, evidence=-100.0))
     assert install(strict, 3).serving == "2"
     assert strict.rollback() == "1"
 
