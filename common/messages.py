@@ -129,7 +129,10 @@ class DeployAsk(_Message):
 
 
 class DeployReply(_Message):
-    """What the edge client did with the version and the cases that came since the last."""
+    """What the edge client did with the version and the cases that came since the last.
+
+    Counts of the chip's head are over the version's classes, then ``new_classes``.
+    """
 
     switched: bool
     reason: KeptCode

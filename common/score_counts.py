@@ -1,5 +1,6 @@
 """What a site reports of its evaluation: additive counts instead of scores of single cases."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -97,16 +98,25 @@ class ScoreCounts:
 
     def padded(self, n_classes: int) -> "ScoreCounts":
         """These counts with classes appended that had no cases and the lowest score."""
-        more = n_classes - self.n_classes
-        if more < 0:
+        if n_classes < self.n_classes:
             raise ValueError(f"cannot shrink {self.n_classes} classes to {n_classes}")
-        negatives = np.pad(self.negatives, ((0, more), (0, 0)))
-        negatives[self.n_classes :, 0] = self.n
-        return ScoreCounts(
-            np.pad(self.confusion, (0, more)),
-            np.pad(self.positives, ((0, more), (0, 0))),
-            negatives,
-        )
+        return self.placed(range(self.n_classes), n_classes)
+
+    def placed(self, indices: Sequence[int], n_classes: int) -> "ScoreCounts":
+        """These counts among ``n_classes`` classes, class k at ``indices[k]`` (each once).
+
+        A class that none of these is at had no cases and the lowest score.
+        """
+        places = np.asarray(indices, dtype=np.int64)
+        fits = len(places) == len(set(indices)) == self.n_classes
+        if not fits or places.min() < 0 or places.max() >= n_classes:
+            raise ValueError(f"{self.n_classes} classes cannot be placed at {list(indices)}")
+        counts = ScoreCounts.zeros(n_classes)
+        counts.negatives[:, 0] = self.n
+        counts.confusion[np.ix_(places, places)] = self.confusion
+        counts.positives[places] = self.positives
+        counts.negatives[places] = self.negatives
+        return counts
 
     def __add__(self, other: "ScoreCounts") -> "ScoreCounts":
         """Counts of both sets of cases; the one with fewer classes is padded."""

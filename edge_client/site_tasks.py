@@ -212,7 +212,7 @@ def deploy(instruction: Instruction, ask: DeployAsk, folder: SiteFolder, data: S
         reason=_kept_because(report.reason),
         in_service=int(report.serving),
         cases_learned=len(arrived),
-        new_classes=tuple(code for code in client.classes if code not in card.classes),
+        new_classes=codes[len(card.classes) :],
         backend=report.backend,
         heads={
             "akida": ScoreCounts.from_logits(program_logits, known.labels).to_json(),

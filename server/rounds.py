@@ -316,11 +316,13 @@ class Coordinator:
                 )
                 for site in state.sites
             },
-            lambda _, answer: check_deployment(answer, len(state.classes), state.round, layers),
+            lambda _, answer: check_deployment(answer, state.classes, state.round, layers),
         )
-        for site, reply in sorted(replies.items()):
-            self._log.edge_update(state.round, site, reply)
+        before = state.classes
         self._register_classes(replies)
+        for site, reply in sorted(replies.items()):
+            heads = registered_counts(reply, before, state.classes)
+            self._log.edge_update(state.round, site, reply, heads)
         kept = sorted(site for site, reply in replies.items() if not reply.switched)
         learned = sum(reply.cases_learned for reply in replies.values())
         text = f"{len(replies)} sites, {learned} new cases learned on the chip"
@@ -436,6 +438,25 @@ def learning_rate(plan: RunPlan, round_number: int) -> float:
         position, length = round_number - 1 - plan.float_rounds, plan.qat_rounds
     lowest = first / 50
     return lowest + (first - lowest) * 0.5 * (1 + math.cos(math.pi * position / length))
+
+
+def registered_counts(
+    reply: DeployReply, before: tuple[str, ...], classes: tuple[str, ...]
+) -> dict[str, ScoreCounts]:
+    """A reply's counts in the order of the run's registry, which several sites may have grown.
+
+    Parameters
+    ----------
+    before, classes : tuple of str
+        The registry that the site was sent, and the one that all sites' new classes made of it.
+    """
+    known = (*classes, *(code for code in reply.new_classes if code not in classes))
+    order = [known.index(code) for code in (*before, *reply.new_classes)]
+    placed = {}
+    for head, value in reply.heads.items():
+        counts = ScoreCounts.from_json(value)
+        placed[str(head)] = counts.placed(order[: counts.n_classes], len(known))
+    return placed
 
 
 def combined_ranges(ranges: list[tuple[tuple[float, ...], int]]) -> tuple[float, ...]:

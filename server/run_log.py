@@ -1,5 +1,6 @@
 """What a run writes into the history, in the terms of the round loop."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -9,6 +10,7 @@ from pydantic import BaseModel
 from common.bundle import Bundle, software_versions
 from common.files import sha256_of
 from common.messages import DeployReply, HandshakeReply, Kind
+from common.score_counts import ScoreCounts
 from server.checkpoint import RunState
 from server.history.records import EdgeUpdate, ModelVersion, Round, Run, Site, SiteResult
 from server.history.store import History
@@ -147,9 +149,11 @@ class RunLog:
             if not report["fits"]:
                 self.event("does-not-fit", f"{device}: {report['reason']}", card.version)
 
-    def edge_update(self, round_number: int, site: str, reply: DeployReply) -> None:
-        """What a site's edge client did with the round's version."""
-        result = reply.model_dump(mode="json", exclude={"heads", "new_classes"})
+    def edge_update(
+        self, round_number: int, site: str, reply: DeployReply, heads: Mapping[str, ScoreCounts]
+    ) -> None:
+        """What a site's edge client did with the round's version; ``heads`` by registry index."""
+        result = reply.model_dump(mode="json", exclude={"heads"})
         for moment in ("old_before", "old_after", "new_before", "new_after"):
             correct, n = getattr(reply, moment)
             result[moment] = {"correct": correct, "n": n}
@@ -162,11 +166,7 @@ class RunLog:
                 switched=reply.switched,
                 reason=reply.reason,
                 cases_learned=reply.cases_learned,
-                result={
-                    **result,
-                    **{str(head): counts for head, counts in reply.heads.items()},
-                    "new_class": reply.new_classes[0] if reply.new_classes else None,
-                },
+                result={**result, **{head: counts.to_json() for head, counts in heads.items()}},
             )
         )
         if not reply.switched:

@@ -129,10 +129,14 @@ def check_ranges(ranges: tuple[float, ...], n_layers: int) -> None:
 
 
 def check_deployment(
-    answer: Answer, n_classes: int, version: int, layers: Collection[str]
+    answer: Answer, classes: Collection[str], version: int, layers: Collection[str]
 ) -> DeployReply:
-    """A deployment report whose counts are consistent and whose version is one that exists."""
+    """A deployment report whose counts are consistent and whose version is one that exists.
+
+    ``classes`` are the run's codes: those reported as new are others.
+    """
     reply = parsed(answer, DeployReply)
+    n_classes = len(classes)
     check_heads(reply.heads, ("akida", "quantized", "chip_before", "chip_after"))
     for counts in reply.heads.values():
         check_counts(counts, n_classes + len(reply.new_classes))
@@ -149,6 +153,8 @@ def check_deployment(
     for code in reply.new_classes:
         if not (code.isascii() and code.replace("_", "").isalnum() and len(code) <= 32):
             raise SiteRefused("unknown-class", "a new class without a usable code")
+    if len({*classes, *reply.new_classes}) != n_classes + len(reply.new_classes):
+        raise SiteRefused("unknown-class", "a new class that the run has already, or twice")
     return reply
 
 

@@ -9,6 +9,7 @@ from common.metrics import Estimate
 from server.commands.terminal import plain_console, print_table
 from server.comparison import ComparedHead
 from server.history.records import Round, RunRecord, RunSummary
+from server.report.readings import new_classes
 
 _LAST_EVENTS = 12
 
@@ -82,7 +83,7 @@ def print_record(record: RunRecord) -> None:
     )
     print_table(
         "Edge updates",
-        ["round", "site", "version", "in service", "cases learned", "new class"],
+        ["round", "site", "version", "in service", "cases learned", "new classes"],
         [
             [
                 str(u.round),
@@ -90,7 +91,7 @@ def print_record(record: RunRecord) -> None:
                 str(u.version),
                 "yes" if u.switched else f"no: {u.reason}",
                 str(u.cases_learned),
-                str(u.result.get("new_class") or ""),
+                ", ".join(new_classes(u)),
             ]
             for u in record.edge_updates
         ],

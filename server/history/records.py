@@ -101,7 +101,7 @@ class EdgeUpdate:
 
     ``result``: {"backend", "akida", "quantized", "chip_before", "chip_after": counts,
     "agreement": {"images", "equal_predictions", "spikes", "equal_spikes"},
-    "latency_ms", "power_mw": float or None where not measured, "new_class": code or None}.
+    "latency_ms", "power_mw": float or None where not measured, "new_classes": list of codes}.
     """
 
     run_id: str

@@ -3,7 +3,7 @@
 from typing import Any
 
 from server.history.records import ModelVersion, RunRecord
-from server.report.readings import mapping, mean_spikes, whole
+from server.report.readings import mapping, mean_spikes, new_classes, whole
 from server.report.view import Cell, Section, Table, count, moment, size, words
 
 _FIT_COLUMNS = {
@@ -132,12 +132,12 @@ def updates_section(record: RunRecord) -> Section | None:
             count(u.version),
             Cell("switched over" if u.switched else "kept the old version", u.reason),
             count(u.cases_learned),
-            words(u.result.get("new_class")),
+            words(", ".join(new_classes(u))),
             words(u.result.get("backend")),
         ]
         for u in updates
     ]
-    columns = ["round", "site", "version", "outcome", "cases learned", "new class", "backend"]
+    columns = ["round", "site", "version", "outcome", "cases learned", "new classes", "backend"]
     text = (
         f"Of {len(updates)} new versions that arrived at a site, {len(updates) - len(kept)} went "
         f"into service there; for {len(kept)} the site kept the one it had."

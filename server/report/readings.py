@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from common.metrics import ScoreCounts
-from server.history.records import RunRecord
+from server.history.records import EdgeUpdate, RunRecord
 
 HEADS = {
     "float": "float network",
@@ -141,6 +141,12 @@ def forgetting(record: RunRecord) -> dict[int, dict[str, Tally]]:
                 tallies = found.setdefault(update.round, {})
                 tallies[key] = tallies.get(key, Tally()) + Tally(correct, n)
     return dict(sorted(found.items()))
+
+
+def new_classes(update: EdgeUpdate) -> list[str]:
+    """Codes of the classes that a site met for the first time in a round."""
+    value = update.result.get("new_classes")
+    return [str(code) for code in value] if isinstance(value, list) else []
 
 
 def mean_spikes(record: RunRecord) -> tuple[int, dict[str, float]]:

@@ -60,7 +60,7 @@ def test_members_that_are_no_arrays_are_a_value_error(member: bytes) -> None:
         from_npz(stream.getvalue())
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(share=st.floats(0, 1, exclude_max=True), flip=st.integers(1, 255), cut=st.booleans())
 def test_damaged_archives_are_a_value_error_or_read(share: float, flip: int, cut: bool) -> None:
     content = bytearray(to_npz(ARRAYS))

@@ -56,7 +56,7 @@ def test_equal_parts_give_equal_bytes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", FILES)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(share=st.floats(0, 1, exclude_max=True), flip=st.integers(1, 255))
 def test_one_changed_byte_is_noticed(saved: Path, name: str, share: float, flip: int) -> None:
     file = saved / name
@@ -72,7 +72,7 @@ def test_one_changed_byte_is_noticed(saved: Path, name: str, share: float, flip:
         file.write_bytes(content)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(share=st.floats(0, 1, exclude_max=True), flip=st.integers(1, 255))
 def test_one_changed_byte_of_the_card_is_noticed(saved: Path, share: float, flip: int) -> None:
     file = saved / CARD

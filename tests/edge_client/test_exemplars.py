@@ -33,7 +33,7 @@ def test_a_new_class_has_room() -> None:
     assert list(grown.labels(ALL)) == [ALL.index(code) for code in grown.codes]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.permutations(range(24)), st.integers(0, 24))
 def test_neither_order_nor_repetition_matters(order: list[int], cut: int) -> None:
     store = ExemplarStore.initial(some_cases(4, seed=1), CLASSES, per_class=5)

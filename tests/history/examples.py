@@ -53,7 +53,9 @@ def example_record() -> RunRecord:
             ModelVersion("run-1", 1, "float", START, "out/1", "ab" * 32, {"AKD1000": {"nps": 7}}),
         ],
         edge_updates=[
-            EdgeUpdate("run-1", 1, "berlin", 1, True, "", 4, {"power_mw": None, "new_class": "df"}),
+            EdgeUpdate(
+                "run-1", 1, "berlin", 1, True, "", 4, {"power_mw": None, "new_classes": ["df"]}
+            ),
             EdgeUpdate("run-1", 1, "wien", 1, False, "worse", 0, {"agreement": {"images": 9}}),
         ],
         events=[],

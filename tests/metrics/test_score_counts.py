@@ -31,7 +31,7 @@ seeds = st.integers(0, 2**32 - 1)
 
 
 @given(seeds, sizes, classes, st.floats(0, 1))
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 def test_counts_of_a_union_are_the_sum(seed: int, n: int, n_classes: int, cut: float) -> None:
     logits, labels = sample(seed, n, n_classes)
     k = int(cut * n)
@@ -43,7 +43,7 @@ def test_counts_of_a_union_are_the_sum(seed: int, n: int, n_classes: int, cut: f
 
 
 @given(seeds, sizes, classes)
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 def test_roundtrips(seed: int, n: int, n_classes: int) -> None:
     counts = ScoreCounts.from_logits(*sample(seed, n, n_classes))
     assert_same(ScoreCounts.from_json(counts.to_json()), counts)
@@ -51,7 +51,7 @@ def test_roundtrips(seed: int, n: int, n_classes: int) -> None:
 
 
 @given(seeds, sizes, classes)
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 def test_probabilities_count_as_their_logits(seed: int, n: int, n_classes: int) -> None:
     logits, labels = sample(seed, n, n_classes)
     exp = np.exp(logits)
@@ -81,6 +81,18 @@ def test_sum_with_a_class_appended_during_the_run() -> None:
     ScoreCounts.from_json(both.to_json())
     with pytest.raises(ValueError, match="shrink"):
         large.padded(3)
+
+
+def test_classes_placed_elsewhere_count_as_if_they_had_been_there_at_first() -> None:
+    logits, labels = sample(5, 60, 3)
+    places = np.array([4, 0, 2])
+    moved = np.full((60, 5), -np.inf)
+    moved[:, places] = logits
+    expected = ScoreCounts.from_logits(moved, places[labels])
+    assert_same(ScoreCounts.from_logits(logits, labels).placed([4, 0, 2], 5), expected)
+    for wrong in ([0, 1], [0, 1, 1], [0, 1, 5], [-1, 0, 1]):
+        with pytest.raises(ValueError, match="cannot be placed"):
+            ScoreCounts.zeros(3).placed(wrong, 5)
 
 
 def test_extreme_scores_fall_into_the_outer_bins() -> None:

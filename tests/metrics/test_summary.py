@@ -33,7 +33,7 @@ def skewed(seed: int, n: int, scale: float = 2.0) -> tuple[NDArray[np.float64], 
 
 
 @given(seeds, st.integers(5, 80))
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 def test_counted_metrics_equal_sklearn(seed: int, n: int) -> None:
     logits, labels = skewed(seed, n)
     predicted = logits.argmax(axis=1)
@@ -53,7 +53,7 @@ def test_counted_metrics_equal_sklearn(seed: int, n: int) -> None:
 
 
 @given(seeds, st.sampled_from([1.0, 3.0, 10.0]))
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_auc_from_bins_is_within_a_hundredth_of_sklearn(seed: int, scale: float) -> None:
     logits, labels = skewed(seed, 1000, scale)
     probabilities = np.exp(logits - np.logaddexp.reduce(logits, axis=1)[:, None])
@@ -69,7 +69,7 @@ def test_auc_from_bins_is_within_a_hundredth_of_sklearn(seed: int, scale: float)
 
 
 @given(seeds)
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_melanoma_sensitivity_equals_the_direct_computation(seed: int) -> None:
     logits, labels = skewed(seed, 400)
     scores = np.exp(logits)[:, MEL] / np.exp(logits).sum(axis=1)
@@ -141,7 +141,7 @@ def test_same_seed_same_intervals() -> None:
 
 
 @given(seeds, st.integers(0, 300))
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 def test_every_interval_holds_its_value(seed: int, n: int) -> None:
     summary = summarize(ScoreCounts.from_logits(*skewed(seed, n)), CODES)
     estimates = [summary.accuracy, summary.balanced_accuracy, summary.macro_f1, summary.macro_auc]

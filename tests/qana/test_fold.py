@@ -55,7 +55,7 @@ def chain_logits(
     return np.asarray(model(images, training=False))
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(config=st.sampled_from(CONFIGS), seed=seeds)
 def test_the_folded_chain_computes_the_training_graphs_logits(
     config: QanaConfig, seed: int
@@ -98,7 +98,7 @@ def test_a_chain_has_the_named_layers_and_widths(config: QanaConfig) -> None:
     )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(config=st.sampled_from(CONFIGS), seed=seeds, margin=st.floats(1.0, 2.0))
 def test_a_normalized_chain_keeps_its_logits(config: QanaConfig, seed: int, margin: float) -> None:
     chain = fold(random_weights(config, CLASSES, seed), config)
@@ -139,7 +139,7 @@ def test_observed_ranges_are_within_what_occurs() -> None:
         assert 0.05 <= upper <= max(output.max(), 0.05) + 1e-5
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(seed=seeds, extra=st.integers(0, 3))
 def test_new_classes_leave_the_old_ones_logits(seed: int, extra: int) -> None:
     weights = random_weights(TINY, CLASSES, seed)

@@ -194,7 +194,7 @@ def _update(number: int, site: str, n: int, skill: float, new_class: str | None)
         "mean_spikes": {"ghost_1": 2101.4, "spike": 81.25},
         "latency_ms": None,
         "power_mw": None,
-        "new_class": new_class if met else None,
+        "new_classes": [new_class] if met else [],
         "old_before": {"correct": n // 2, "n": n},
         "old_after": {"correct": n // 2 + number, "n": n},
     }

@@ -168,7 +168,7 @@ def test_new_classes_without_end_are_refused(tmp_path: Path) -> None:
         .model_dump_json()
     )
     with pytest.raises(SiteRefused) as refusal:
-        check_deployment(Answer(reply.model_dump_json()), len(classes), 1, chain_names(TINY))
+        check_deployment(Answer(reply.model_dump_json()), classes, 1, chain_names(TINY))
     assert refusal.value.code == "unknown-class"
 
 

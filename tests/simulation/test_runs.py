@@ -83,8 +83,8 @@ def test_a_new_class_is_known_at_once_and_grows_the_head(tmp_path: Path) -> None
     assert len(first.card.classes) == 6 and second.card.classes == state.classes
     assert second.weights("float.npz")["head/bias"].shape == (7,)
     by_site = {u.site: u.result for u in record.edge_updates if u.round == 1}
-    assert by_site["site-1"]["new_class"] == "vasc"
-    assert all(by_site[f"site-{n}"]["new_class"] is None for n in (2, 3, 4))
+    assert by_site["site-1"]["new_classes"] == ["vasc"]
+    assert all(by_site[f"site-{n}"]["new_classes"] == [] for n in (2, 3, 4))
 
 
 def test_memory_does_not_grow_from_round_to_round(tmp_path: Path) -> None:

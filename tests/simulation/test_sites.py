@@ -70,7 +70,7 @@ data_settings = st.fixed_dictionaries(
 
 
 @given(data_settings)
-@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=12, suppress_health_check=list(HealthCheck))
 def test_no_lesion_is_on_two_sides(drawn: dict[str, Any]) -> None:
     new = drawn.pop("new")
     name = {"source": "studio"}.get(drawn["sites"], "site-1")
