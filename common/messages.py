@@ -120,11 +120,16 @@ class EvaluateReply(_Message):
 
 
 class DeployAsk(_Message):
-    """A new model version for the site's chip; the bundle's files travel beside it."""
+    """A new model version for the site's chip; the bundle's files travel beside it.
+
+    The run started with the first ``original_classes`` of the bundle's classes; what a site
+    reports of new classes is about all others.
+    """
 
     run: str
     round: int = Field(ge=1)
     version: int = Field(ge=1)
+    original_classes: int = Field(ge=1)
     seed: int = Field(ge=0)
 
 

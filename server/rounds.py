@@ -310,6 +310,7 @@ class Coordinator:
                         run=plan.run,
                         round=state.round,
                         version=state.round,
+                        original_classes=len(plan.classes),
                         seed=derive_seed(plan.seed, "deploy", site),
                     ),
                     files=_files_for_sites(bundle),

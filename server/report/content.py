@@ -252,11 +252,16 @@ def _forgetting(record: RunRecord) -> Section | None:
         "cases that arrived after each round.",
     )
     columns = ["round"]
-    for kind in ("known classes", "new class"):
+    for kind in ("known classes", "new classes"):
         columns += [f"{kind}: before", "after", "change (points)"]
     return Section(
         "Learning on the chip and forgetting",
-        ["A fall on the known classes is what learning the new cases made the chip head forget."],
+        [
+            "A fall on the known classes is what learning the new cases made the chip head forget. "
+            "Known are the classes that the run started with; a site has the others from the "
+            "round on in which a case of them arrives there, or after which the global model "
+            "has them."
+        ],
         [picture],
         [Table("Accuracy of the chip head before and after the new cases", columns, rows)],
     )

@@ -197,7 +197,7 @@ def confusion_figure(counts: ScoreCounts, codes: Sequence[str], title: str) -> F
 
 @_styled
 def forgetting_figure(record: RunRecord) -> Figure:
-    """Chip head before and after each round's new cases: on known classes and on the new one."""
+    """Chip head before and after each round's new cases: on known and on new classes."""
     tallies = forgetting(record)
     has_new = any(t[key].n for t in tallies.values() for key in t if key.startswith("new"))
     figure = Figure(figsize=(8.5, 3.4), layout="constrained")
@@ -205,7 +205,7 @@ def forgetting_figure(record: RunRecord) -> Figure:
     if not tallies:
         return _empty(figure, panels[0])
     for axes, kind, title in zip(
-        panels, ("old", "new"), ("known classes", "new class"), strict=False
+        panels, ("old", "new"), ("known classes", "new classes"), strict=False
     ):
         for number, tally in tallies.items():
             ends = [tally.get(f"{kind}_before"), tally.get(f"{kind}_after")]

@@ -9,6 +9,7 @@ from click.testing import CliRunner
 
 from common.bundle import load_bundle
 from common.errors import RunMismatch
+from edge_client.site import SiteFolder
 from server.history.engine import default_url
 from server.history.store import open_history
 from server.run_folder import RunFolder
@@ -85,6 +86,15 @@ def test_a_new_class_is_known_at_once_and_grows_the_head(tmp_path: Path) -> None
     by_site = {u.site: u.result for u in record.edge_updates if u.round == 1}
     assert by_site["site-1"]["new_classes"] == ["vasc"]
     assert all(by_site[f"site-{n}"]["new_classes"] == [] for n in (2, 3, 4))
+    # From the next round on every site has the class, and its cases still count as new.
+    held_back = {
+        f"site-{n}": int((data.validation.labels == data.classes.index("vasc")).sum())
+        for n in (1, 2, 3, 4)
+        for data in [SiteFolder(folder / "sites" / f"site-{n}").read()]
+    }
+    assert sum(held_back.values()) > 0
+    later = {u.site: u.result["new_after"]["n"] for u in record.edge_updates if u.round == 2}
+    assert later == held_back
 
 
 def test_memory_does_not_grow_from_round_to_round(tmp_path: Path) -> None:
