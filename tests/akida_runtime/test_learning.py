@@ -63,7 +63,7 @@ def test_classify_equals_the_complete_programs_own_output() -> None:
     complete = program.complete()
     potentials = complete.predict_potentials(images).reshape(-1, 4, 5).max(axis=2)
     np.testing.assert_array_equal(program.classify(images), potentials)
-    akida_says = complete._model.predict_classes(images, num_classes=program.n_classes)
+    akida_says = complete.model.predict_classes(images, num_classes=program.n_classes)
     np.testing.assert_array_equal(program.classify(images).argmax(axis=1), akida_says)
 
 

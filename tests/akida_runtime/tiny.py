@@ -95,7 +95,7 @@ def with_dense_layers(program: Program, units: int, n_layers: int) -> Program:
     """``program`` with dense layers in place of its head, which want scarce FNP2 nodes."""
     import akida
 
-    model = akida.Model(layers=program._model.layers)
+    model = akida.Model(layers=program.model.layers)
     model.pop_layer()
     for index in range(n_layers):
         model.add(akida.FullyConnected(units, f"dense{index}", weights_bits=4, act_bits=4))

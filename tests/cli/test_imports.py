@@ -18,7 +18,7 @@ NOT_FROM = {
 }
 
 ONLY_IN = {
-    "akida": {"common/akida_runtime.py"},
+    "akida": {"common/akida_runtime/"},
     "cnn2snn": {"common/qana/convert.py"},
     "quantizeml": {"common/qana/quantize.py"},
     "tensorflow": {"common/keras_setup.py"},
