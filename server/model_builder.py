@@ -13,6 +13,13 @@ from server.checkpoint import RunState
 from server.plan import RunPlan
 
 
+def combined_ranges(ranges: list[tuple[tuple[float, ...], int]]) -> tuple[float, ...]:
+    """The sites' calibration ranges, averaged by their numbers of images."""
+    values = np.array([r for r, _ in ranges], np.float64)
+    averaged = np.average(values, axis=0, weights=[n for _, n in ranges])
+    return tuple(float(v) for v in averaged)
+
+
 def quantize_after_training(
     floating: NamedWeights, ranges: tuple[float, ...], config: QanaConfig
 ) -> NamedWeights:

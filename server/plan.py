@@ -1,5 +1,6 @@
 """A run's settings: everything that, with the sites' data, determines its outcome."""
 
+import math
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -75,6 +76,19 @@ class RunPlan(BaseModel):
     def phase(self, round_number: int) -> Phase:
         """Phase of a round, counted from 1."""
         return "float" if round_number <= self.float_rounds else "qat"
+
+    def learning_rate_in(self, round_number: int) -> float:
+        """The sites' rate in a round: half a cosine, down to a fiftieth of the phase's rate.
+
+        SGDR without restarts (arXiv 1608.03983).
+        """
+        if self.phase(round_number) == "float":
+            first, position, length = self.learning_rate, round_number - 1, self.float_rounds
+        else:
+            first, length = self.qat_learning_rate, self.qat_rounds
+            position = round_number - 1 - self.float_rounds
+        lowest = first / 50
+        return lowest + (first - lowest) * 0.5 * (1 + math.cos(math.pi * position / length))
 
 
 def make_plan(**settings: object) -> RunPlan:

@@ -10,8 +10,6 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import TypeVar
 
-import numpy as np
-
 from common.bundle import FLOAT, Bundle, load_bundle, save_bundle
 from common.classes import ClassMap
 from common.errors import FedqanaError, QuorumMissed, SiteRefused
@@ -31,20 +29,20 @@ from common.messages import (
 from common.metrics import summarize
 from common.qana.networks import initial_weights, model_hash
 from common.qana.quantize import chain_names
-from common.qana.weights import NamedWeights, grow_head
+from common.qana.weights import grow_head
 from common.score_counts import ScoreCounts
 from common.seeds import derive_seed
 from server.checkpoint import DONE, FINAL, CheckpointFile, RunState
+from server.class_registry import grow_moments, newly_met, registered_counts
 from server.flower import aggregate
 from server.history.store import History
-from server.model_builder import build_bundle, quantize_after_training
+from server.model_builder import build_bundle, combined_ranges, quantize_after_training
 from server.plan import RunPlan
 from server.progress import Progress, tell
 from server.run_folder import RunFolder
 from server.run_log import RunLog
 from server.transport import Delivery, Transport
 from server.validation import (
-    MOST_CLASSES,
     check_deployment,
     check_evaluation,
     check_final,
@@ -200,7 +198,7 @@ class Coordinator:
         current = state.floating if phase == "float" else state.quantized
         if phase == "qat" and state.round == plan.float_rounds + 1:
             state.strategy = {}  # moments of the float network mean nothing to the quantized one
-        rate = learning_rate(plan, state.round)
+        rate = plan.learning_rate_in(state.round)
         asks = {
             site: Instruction(
                 "train",
@@ -361,22 +359,15 @@ class Coordinator:
     def _register_classes(self, replies: Mapping[str, DeployReply]) -> None:
         """Give every newly reported class its index and the network an output for it."""
         state = self._state
-        for site in sorted(replies):
-            for code in replies[site].new_classes:
-                if code in state.classes or len(state.classes) >= MOST_CLASSES:
-                    continue
-                state.classes = (*state.classes, code)
-                self._log.event(
-                    "class-registered",
-                    f"{code!r} gets index {len(state.classes) - 1}",
-                    state.round,
-                    site,
-                )
+        for code, site in newly_met(state.classes, replies):
+            text = f"{code!r} gets index {len(state.classes)}"
+            state.classes = (*state.classes, code)
+            self._log.event("class-registered", text, state.round, site)
         n_classes = len(state.classes)
         self._log.classes(state.classes)
         state.floating = grow_head(state.floating, n_classes)
         state.quantized = grow_head(state.quantized, n_classes)
-        state.strategy = _grow_moments(state.strategy, n_classes)
+        state.strategy = grow_moments(state.strategy, n_classes)
 
     def _ask(
         self,
@@ -430,43 +421,6 @@ class Coordinator:
         )
 
 
-def learning_rate(plan: RunPlan, round_number: int) -> float:
-    """Half a cosine from the phase's rate to a fiftieth of it (arXiv 1608.03983, no restarts)."""
-    if plan.phase(round_number) == "float":
-        first, position, length = plan.learning_rate, round_number - 1, plan.float_rounds
-    else:
-        first = plan.qat_learning_rate
-        position, length = round_number - 1 - plan.float_rounds, plan.qat_rounds
-    lowest = first / 50
-    return lowest + (first - lowest) * 0.5 * (1 + math.cos(math.pi * position / length))
-
-
-def registered_counts(
-    reply: DeployReply, before: tuple[str, ...], classes: tuple[str, ...]
-) -> dict[str, ScoreCounts]:
-    """A reply's counts in the order of the run's registry, which several sites may have grown.
-
-    Parameters
-    ----------
-    before, classes : tuple of str
-        The registry that the site was sent, and the one that all sites' new classes made of it.
-    """
-    known = (*classes, *(code for code in reply.new_classes if code not in classes))
-    order = [known.index(code) for code in (*before, *reply.new_classes)]
-    placed = {}
-    for head, value in reply.heads.items():
-        counts = ScoreCounts.from_json(value)
-        placed[str(head)] = counts.placed(order[: counts.n_classes], len(known))
-    return placed
-
-
-def combined_ranges(ranges: list[tuple[tuple[float, ...], int]]) -> tuple[float, ...]:
-    """The sites' calibration ranges, averaged by their numbers of images."""
-    values = np.array([r for r, _ in ranges], np.float64)
-    averaged = np.average(values, axis=0, weights=[n for _, n in ranges])
-    return tuple(float(v) for v in averaged)
-
-
 def _files_for_sites(bundle: Bundle) -> dict[str, bytes]:
     """What a site gets of a bundle: card, program and quantized weights, not the float ones."""
     files = {name: content for name, content in bundle.files.items() if name != FLOAT}
@@ -480,15 +434,6 @@ def _answer(delivery: Delivery | None, deadline: float) -> Answer:
     if delivery.answer is None:
         raise SiteRefused(delivery.problem, f"the reply is not usable ({delivery.problem})")
     return delivery.answer
-
-
-def _grow_moments(memory: NamedWeights, n_classes: int) -> NamedWeights:
-    grown = dict(memory)
-    for name, array in memory.items():
-        if name.endswith((":head/kernel", ":head/bias")):
-            extra = n_classes - array.shape[-1]
-            grown[name] = np.pad(array, [(0, 0)] * (array.ndim - 1) + [(0, extra)])
-    return grown
 
 
 def _shown(value: float | None) -> str:

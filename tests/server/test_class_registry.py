@@ -7,7 +7,8 @@ import numpy as np
 
 from common.messages import DeployReply
 from common.score_counts import ScoreCounts
-from server.rounds import registered_counts
+from server.class_registry import newly_met, registered_counts
+from server.validation import MOST_CLASSES
 
 KNOWN = ("mel", "nv")
 
@@ -36,6 +37,17 @@ def reply(new_classes: tuple[str, ...], labels: list[int]) -> DeployReply:
         "seconds": 0.0,
     }
     return DeployReply.model_validate_json(json.dumps(values))
+
+
+def test_the_first_site_by_name_registers_a_class() -> None:
+    replies = {
+        "b": reply(("bcc", "df"), [0]),
+        "a": reply(("df", "vasc"), [0]),
+        "c": reply((), [0]),
+    }
+    assert newly_met(KNOWN, replies) == [("df", "a"), ("vasc", "a"), ("bcc", "b")]
+    full = tuple(f"c{index}" for index in range(MOST_CLASSES - 1))
+    assert newly_met(full, replies) == [("df", "a")]
 
 
 def test_counts_of_new_classes_are_kept_under_the_runs_own_index() -> None:
