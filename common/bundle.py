@@ -160,14 +160,13 @@ def load_bundle(folder: Path) -> Bundle:
     Raises ModelNotFound where there is none and BundleDamaged where a file is missing or
     differs from its hash.
     """
-    card_file = folder / CARD
-    if not card_file.is_file():
-        raise ModelNotFound(
-            f"no model bundle at {folder} (there is no {CARD}); give a bundle's folder or "
-            "RUN:VERSION, see 'fedqana runs list'"
-        )
     try:
-        card = parse_card(card_file.read_bytes())
+        if not (folder / CARD).is_file():
+            raise ModelNotFound(
+                f"no model bundle at {folder} (there is no {CARD}); give a bundle's folder or "
+                "RUN:VERSION, see 'fedqana runs list'"
+            )
+        card = parse_card((folder / CARD).read_bytes())
         files = {name: (folder / name).read_bytes() for name in (PROGRAM, QUANTIZED, FLOAT)}
         return Bundle(card, files)
     except OSError as error:

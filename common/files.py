@@ -22,6 +22,10 @@ _CANNOT_WRITE = {
     errno.ENOTDIR,
     errno.EEXIST,
     errno.EFBIG,
+    errno.EISDIR,
+    errno.EIO,
+    errno.ENAMETOOLONG,
+    errno.ELOOP,
 }
 
 

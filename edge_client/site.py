@@ -91,7 +91,7 @@ class SiteFolder:
                 f"{self.path} is not a site's folder ({error.filename} is missing); prepare the "
                 "site again"
             ) from error
-        except (ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError) as error:
             raise DataUnreadable(
                 f"a file in {self.path} cannot be read ({error}); prepare the site again"
             ) from error

@@ -77,12 +77,13 @@ def read_folder(folder: Path, classes: ClassMap, skip_unknown: bool) -> Labelled
     """
     if not skip_unknown:
         try:
-            return LabelledFolder(read_lesion_images(folder, classes), classes)
+            images = read_lesion_images(folder, classes, for_training=False)
+            return LabelledFolder(images, classes)
         except UnknownLabel as error:
             raise UnknownLabel(f"{error}; --skip-unknown leaves such images out") from error
     labels = {image.label for image in read_lesion_images(folder, classes, strict=False)}
     widened = ClassMap((*classes.codes, *sorted(labels - set(classes.codes))))
-    images = read_lesion_images(folder, widened)
+    images = read_lesion_images(folder, widened, for_training=False)
     known = [image for image in images if image.label in classes]
     if not known:
         raise DataUnfit(

@@ -75,7 +75,7 @@ def find_model(model: str, out: Path, database: str | None) -> FoundModel:
     RunNotFound, DatabaseUnreachable, SchemaMismatch
         As the history raises them.
     """
-    if Path(model).is_dir():
+    if _is_folder(Path(model)):
         return FoundModel(Path(model))
     parts = _RUN_AND_VERSION.fullmatch(model)
     if parts is None:
@@ -104,7 +104,7 @@ def _from_history(run: str, version: str, out: Path, database: str | None) -> Fo
     recorded = Path(versions[number].folder)
     # The output folder may have been moved, or the record is relative to another folder.
     places = [recorded, RunFolder(out / run_id).version(number)]
-    folder = next((place for place in places if place.is_dir()), None)
+    folder = next((place for place in places if _is_folder(place)), None)
     if folder is None:
         raise ModelNotFound(
             f"{run_id}:{number} was saved in {recorded}, which is not there; restore it, name the "
@@ -120,6 +120,16 @@ def _from_history(run: str, version: str, out: Path, database: str | None) -> Fo
         _mean([r.get("latency_ms") for r in results]),
         _mean([r.get("power_mw") for r in results]),
     )
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else str(error)
+        raise ModelNotFound(
+            f"cannot look for a model at {path}: {why}; correct the path or its permissions"
+        ) from error
 
 
 def _mean(values: list[float | None]) -> float | None:

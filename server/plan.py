@@ -37,10 +37,10 @@ class RunPlan(BaseModel):
         How many sites to wait for before the handshake, within the deadline.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     run: str
-    seed: int = Field(ge=0)
+    seed: int = Field(ge=0, lt=2**32)
     classes: tuple[str, ...] = Field(min_length=2)
     config: QanaConfig = QanaConfig()
     float_rounds: int = Field(default=24, ge=0)

@@ -2,6 +2,7 @@
 
 import importlib
 import logging
+import os
 import sys
 import traceback
 from typing import NoReturn
@@ -9,7 +10,7 @@ from typing import NoReturn
 import click
 
 from common import __version__
-from common.errors import FedqanaError
+from common.errors import FedqanaError, StorageFull
 
 BUG_EXIT_STATUS = 70
 
@@ -66,13 +67,27 @@ def main() -> None:
         cli.main(args=arguments, prog_name="fedqana", standalone_mode=False)
     except click.exceptions.Abort:
         _fail("interrupted", 130)
-    except click.ClickException as error:
+    except click.exceptions.NoArgsIsHelpError as error:
         error.show()
         sys.exit(error.exit_code)
+    except click.ClickException as error:
+        _fail(_usage_error(error), error.exit_code)
     except FedqanaError as error:
         if debug:
             traceback.print_exc()
         _fail(str(error), error.exit_status)
+    except BrokenPipeError:
+        # Whoever read the output has seen enough (`fedqana runs list | head`).
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
+    except OSError as error:
+        if debug:
+            traceback.print_exc()
+        _fail(
+            f"cannot use {error.filename or 'the output'}: {error.strerror or error}; correct its "
+            "place, permissions or free space, then try again",
+            StorageFull.exit_status,
+        )
     except Exception as error:  # the last resort: a bug, still one line for the user
         if debug:
             traceback.print_exc()
@@ -81,6 +96,13 @@ def main() -> None:
             "the output of the same command and --debug",
             BUG_EXIT_STATUS,
         )
+
+
+def _usage_error(error: click.ClickException) -> str:
+    """A command line that is not understood, in one line."""
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context is not None else "fedqana"
+    return f"{error.format_message().rstrip('.')}; see '{command} --help'"
 
 
 def _fail(message: str, exit_status: int) -> NoReturn:

@@ -56,7 +56,7 @@ def headline(record: RunRecord) -> dict[str, MetricSummary]:
     }
 
 
-def print_result(url: str, run: str, report: Path | None) -> None:
+def print_result(url: str, run: str, report: Path) -> None:
     """The table of all heads, the fit on the chips, and where the report is."""
     from server.history.store import open_history
 
@@ -104,8 +104,7 @@ def print_result(url: str, run: str, report: Path | None) -> None:
         )
         console.print(f"Akida ran on: {result['backend']}; {measured}")
     console.print(f"run {run}: {record.run.state}")
-    if report is not None:
-        console.print(f"report: {report}", soft_wrap=True)
+    console.print(f"report: {report}", soft_wrap=True)
 
 
 def _shown(estimate: Estimate | None) -> str:

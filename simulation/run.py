@@ -8,8 +8,8 @@ from typing import Literal
 from pydantic import ValidationError
 
 from common.classes import ClassMap
-from common.errors import FedqanaError, RunMismatch, RunNotFound, StateDamaged
-from common.files import write_atomically
+from common.errors import RunMismatch, RunNotFound, StateDamaged, StorageFull
+from common.files import write_atomically, writing_to
 from server.plan import RunPlan
 from server.run_folder import RunFolder, StoredPlan
 from simulation.sites import DataSettings, write_sites
@@ -32,12 +32,21 @@ def known_classes(settings: DataSettings) -> tuple[str, ...]:
 
 
 def create_run(folder: Path, plan: RunPlan, settings: DataSettings) -> None:
-    """Write a new run's plan and data settings; RunMismatch where a run is there already."""
+    """Write a new run's plan and data settings.
+
+    Raises RunMismatch where a run is there already, or anything else: a new run's folder is its
+    own, and is removed again if the run cannot begin.
+    """
     if (folder / _SETTINGS).exists():
         raise RunMismatch(
             f"{folder} holds a run already; resume it with --resume {plan.run} or choose "
             "another --run name"
         )
+    with writing_to(folder):
+        if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+            raise RunMismatch(
+                f"{folder} is there already and is no run; choose another --run name or --out"
+            )
     RunFolder(folder).create(StoredPlan(plan=plan, data=settings.name))
     write_atomically(folder / _SETTINGS, settings.model_dump_json(indent=2).encode())
 
@@ -76,15 +85,19 @@ def execute(folder: Path, engine: Engine, cache: Path, database: str) -> None:
         run_in_process(server_app, client_app, folder, database, sites)
 
 
-def write_run_report(folder: Path, database: str, run: str) -> Path | None:
-    """Write the run's HTML report; None where the run has nothing to report yet."""
+def write_run_report(folder: Path, database: str, run: str) -> Path:
+    """Write the run's HTML report; raises StorageFull, and then the run itself is safe."""
     from server.history.store import open_history
     from server.report.build import write_report
 
     output = folder / "report.html"
+    with open_history(database, create=False) as history:
+        record = history.load_record(run)
     try:
-        with open_history(database, create=False) as history:
-            write_report(history.load_record(run), output)
-    except FedqanaError:
-        return None
+        write_report(record, output)
+    except StorageFull as error:
+        raise StorageFull(
+            f"run {run} is {record.run.state}, but its report could not be written: {error}; "
+            f"write it with 'fedqana runs report {run}'"
+        ) from error
     return output

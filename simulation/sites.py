@@ -44,12 +44,12 @@ class DataSettings(BaseModel):
     alone, judged on all sites' test lesions.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     data: str
     sites: str
     classes: tuple[str, ...] = HAM10000_CLASSES.codes
-    seed: int
+    seed: int = Field(ge=0, lt=2**32)
     rounds: int
     arrivals: float = Field(ge=0, le=0.5)
     size: int
@@ -59,16 +59,21 @@ class DataSettings(BaseModel):
     @property
     def name(self) -> str:
         """What the data is called in the history."""
-        source = self.data if self.data.startswith("synthetic") else Path(self.data).name
+        source = self.data if is_made_up(self.data) else Path(self.data).name
         text = f"{source}, sites {self.sites}"
         return f"{text}, baseline {self.baseline}" if self.baseline else text
 
 
+def is_made_up(data: str) -> bool:
+    """Whether a data set is not a folder but made up: ``synthetic`` or ``synthetic:N``."""
+    return data == "synthetic" or data.startswith("synthetic:")
+
+
 def read_images(data: str, seed: int, classes: ClassMap) -> list[LesionImage]:
     """All images of a data set; DataNotFound, UnknownLabel or DataUnreadable as its reader."""
-    if data == "synthetic" or data.startswith("synthetic:"):
+    if is_made_up(data):
         _, _, count = data.partition(":")
-        if count and (not count.isdigit() or int(count) < 50):
+        if count and (not (count.isascii() and count.isdecimal()) or int(count) < 50):
             raise SettingsError(f"{data}: give at least 50 lesions, e.g. synthetic:400")
         return synthetic_lesion_images(
             int(count or 400), derive_seed(seed, "synthetic"), classes=classes
@@ -79,6 +84,11 @@ def read_images(data: str, seed: int, classes: ClassMap) -> list[LesionImage]:
 def site_names(settings: DataSettings) -> list[str]:
     """Names of the sites that the settings make; raises what `write_sites` would, but early."""
     images = read_images(settings.data, settings.seed, ClassMap(settings.classes))
+    if len({image.label for image in images}) < 2:
+        raise DataUnfit(
+            f"{settings.data} has images of fewer than two classes, so there is nothing to learn; "
+            "see 'fedqana data check'"
+        )
     names = sorted(assign_sites(images, settings.sites, settings.seed))
     wanted = settings.baseline
     if wanted not in ("", POOLED, *names):
@@ -109,9 +119,16 @@ def write_sites(settings: DataSettings, folder: Path, cache: Path | None) -> lis
             name: _site_data(name, members, settings, cache)
             for name, members in sorted(by_site.items())
         }
-        for site in _for_baseline(data, settings.baseline).values():
+        sites = _for_baseline(data, settings.baseline)
+        for part in ("validation", "test"):
+            if not any(len(getattr(site, part)) for site in sites.values()):
+                raise DataUnfit(
+                    f"no site has a {part} lesion: a class needs at least three lesions at a site "
+                    "to be split; use fewer sites (--sites) or more data (--data)"
+                )
+        for site in sites.values():
             SiteFolder(folder / site.name).write(site)
-        write_atomically(done, json.dumps(sorted(_for_baseline(data, settings.baseline))).encode())
+        write_atomically(done, json.dumps(sorted(sites)).encode())
     return [folder / name for name in json.loads(done.read_text())]
 
 

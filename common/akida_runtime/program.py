@@ -2,6 +2,8 @@
 
 import hashlib
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ from common.akida_runtime.devices import DeviceDescription, available_device, wh
 from common.akida_runtime.fit import FitReport, fit_of
 from common.akida_runtime.models import batches, flat, free_with, temporary
 from common.errors import BundleDamaged, DeviceError, ModelDoesNotFit
-from common.files import sha256_of
+from common.files import sha256_of, writing_to
 
 _SEAL = b"\nsha256:"
 _SEAL_LENGTH = len(_SEAL) + 64
@@ -32,6 +34,15 @@ class Measurement:
     latency_ms: float | None = None
     power_mw: float | None = None
     floor_mw: float | None = None
+
+
+@contextmanager
+def _scratch_folder() -> Iterator[Path]:
+    """A temporary folder: akida reads and writes files only. StorageFull where there is no room."""
+    with writing_to(Path(tempfile.gettempdir())):
+        folder = tempfile.TemporaryDirectory()
+    with folder as name:
+        yield Path(name)
 
 
 class Program:
@@ -68,9 +79,10 @@ class Program:
             raise BundleDamaged(
                 "the Akida program does not match the checksum at its end; fetch or convert it anew"
             )
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "program.fbz"
-            path.write_bytes(content)
+        with _scratch_folder() as folder:
+            path = folder / "program.fbz"
+            with writing_to(path):
+                path.write_bytes(content)
             try:
                 return cls(akida.Model(str(path)))
             except (RuntimeError, ValueError) as error:
@@ -93,8 +105,8 @@ class Program:
 
         Equal programs give equal bytes.
         """
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "program.fbz"
+        with _scratch_folder() as folder, writing_to(folder):
+            path = folder / "program.fbz"
             self.model.save(str(path))
             content = path.read_bytes()
         return content + _SEAL + sha256_of(content).encode()

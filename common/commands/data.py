@@ -9,6 +9,7 @@ import click
 from common.classes import ClassMap
 from common.commands.options import classes_option
 from common.errors import DataUnfit, SettingsError
+from common.files import writing_to
 
 if TYPE_CHECKING:
     from common.data.check import DataReport
@@ -64,8 +65,9 @@ def make(folder: Path, lesions: int, seed: int, as_json: bool) -> None:
         write_class_folders,
     )
 
-    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
-        raise SettingsError(f"{folder} exists and is not an empty folder; name a new one")
+    with writing_to(folder):
+        if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+            raise SettingsError(f"{folder} exists and is not an empty folder; name a new one")
     images = synthetic_lesion_images(lesions, seed)
     write_class_folders(images, folder)
     write_case_list(images, folder)

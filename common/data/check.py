@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from common.classes import ClassMap
 from common.data.cases import LesionImage
+from common.data.image_files import OTHER_IMAGE_SUFFIXES, files_below
 from common.data.preparation import decode
 from common.data.readers import empty_class_folders, read_lesion_images
 from common.data.splits import lesions_by_class
@@ -99,11 +100,12 @@ def check_folder(folder: Path, classes: ClassMap) -> DataReport:
     """Read every image of ``folder`` and report what it holds and what is wrong.
 
     Problems are: files that are absent or unreadable, shorter sides below `SMALLEST_SIDE`, labels
-    outside ``classes``, a class folder without images, an image id twice, identical files in
-    several lesions or under several labels (they would stand on both sides of a split), and fewer
-    than two classes. Notes are: identical files of one lesion, images whose colours stand out
-    (`COLOUR_THRESHOLD`), classes without images or with a single lesion, lesions with several
-    labels (usual where patient ids take the place of lesion ids).
+    outside ``classes``, a class folder without images, an image id or a file listed twice,
+    identical files in several lesions or under several labels (they would stand on both sides of
+    a split), and fewer than two classes. Notes are: identical files of one lesion, images whose
+    colours stand out (`COLOUR_THRESHOLD`), classes without images or with a single lesion, images
+    of other formats, lesions with several labels (usual where patient ids take the place of
+    lesion ids).
 
     Parameters
     ----------
@@ -179,7 +181,19 @@ def _check_labels(report: DataReport, images: Sequence[LesionImage], classes: Cl
             "no lesion ids: every image counts as its own lesion; where several images show one "
             "lesion, list them in a CSV with lesion_id, or they may stand on both sides of a split"
         )
-    for name in empty_class_folders(Path(report.folder), classes):
+    listed = Counter(image.location for image in images)
+    twice = sorted(location for location, n in listed.items() if n > 1)
+    if twice:
+        report.problems.append(f"files listed more than once: {_some(twice)}")
+    folder = Path(report.folder)
+    others = [
+        f.relative_to(folder).as_posix()
+        for f in files_below(folder)
+        if f.suffix.lower() in OTHER_IMAGE_SUFFIXES
+    ]
+    if others:
+        report.notes.append(f"images that are neither JPEG nor PNG are left out: {_some(others)}")
+    for name in empty_class_folders(folder, classes):
         report.problems.append(f"class folder {name} holds no image")
     present = [c for c, count in report.classes.items() if count.images]
     if len(present) < 2:

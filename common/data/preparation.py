@@ -3,6 +3,8 @@
 import hashlib
 import io
 import json
+import struct
+import warnings
 import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,8 +19,13 @@ from common.data.cases import Cases, LesionImage
 from common.errors import DataUnreadable
 from common.files import write_atomically
 
-_FORMAT = 1
+_FORMAT = 2
 """Counted up whenever the pixels that come out of this module change."""
+
+MOST_PIXELS = 400_000_000
+"""Larger pictures are refused: decoded they would take more than 1.2 GB of memory each."""
+
+Image.MAX_IMAGE_PIXELS = None  # Pillow's own limit warns from 89 million on; ours is above
 
 
 @dataclass(frozen=True)
@@ -119,17 +126,32 @@ def decode(image: LesionImage, content: bytes | None = None) -> Image.Image:
     Raises
     ------
     DataUnreadable
-        Not a complete JPEG or PNG; the message names the file.
+        Not a complete JPEG or PNG, or one of more than `MOST_PIXELS`; the message names the
+        file.
     """
     encoded = image.read() if content is None else content
     try:
-        with Image.open(io.BytesIO(encoded), formats=("JPEG", "PNG")) as picture:
-            return ImageOps.exif_transpose(picture).convert("RGB")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        with (
+            warnings.catch_warnings(action="ignore"),
+            Image.open(io.BytesIO(encoded), formats=("JPEG", "PNG")) as picture,
+        ):
+            if picture.width * picture.height > MOST_PIXELS:
+                raise ValueError(f"{picture.width} x {picture.height} pixels are too many")
+            return _as_rgb(ImageOps.exif_transpose(picture))
+    except (OSError, SyntaxError, ValueError, struct.error) as error:
         raise DataUnreadable(
             f"{image.location} is not a readable JPEG or PNG ({_in_words(error)}); replace or "
             "remove it"
         ) from error
+
+
+def _as_rgb(picture: Image.Image) -> Image.Image:
+    if picture.mode.startswith("I"):  # 16-bit grey, which Pillow would cut off at 255
+        values = np.clip(np.asarray(picture, np.int64), 0, 65535)
+        picture = Image.fromarray((values // 257).astype(np.uint8))
+    elif picture.mode == "P":  # of a palette with transparency only RGBA keeps the colours
+        picture = picture.convert("RGBA")
+    return picture.convert("RGB")
 
 
 def _in_words(error: Exception) -> str:

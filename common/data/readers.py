@@ -1,15 +1,23 @@
 """Labelled image folders of three layouts, read as one list of lesion images."""
 
 import os
-import zipfile
-import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 
 from common.classes import ClassMap
 from common.data.cases import LesionImage
+from common.data.image_files import (
+    ImageFile,
+    ImageIndex,
+    holds_cases,
+    image_files,
+    in_archive,
+    index_of,
+    is_not_the_users,
+    on_disk,
+    read_file,
+)
 from common.data.tables import (
     LABEL_COLUMNS,
     PATH_COLUMNS,
@@ -28,18 +36,14 @@ LAYOUTS = (
 )
 """What a folder may look like, for messages."""
 
-_IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png"}
 _TABLE_SUFFIXES = {".csv", ".tab", ".tsv", ".txt", ""}
 _HAM10000_TABLE = "ham10000_metadata"
-_NOT_IMAGES_OF_CASES = ("segmentation", "mask")
-
-_Reader = Callable[[], bytes]
 _Named = list[tuple[str, LesionImage]]
 """Images, each with the place where its label stands."""
 
 
 def read_lesion_images(
-    folder: Path, classes: ClassMap, *, strict: bool = True
+    folder: Path, classes: ClassMap, *, strict: bool = True, for_training: bool = True
 ) -> list[LesionImage]:
     """List the labelled images of ``folder``, whichever of the accepted layouts it has.
 
@@ -55,6 +59,8 @@ def read_lesion_images(
     strict : bool
         False keeps unknown labels, repeated ids and files that are not there (their ``read``
         raises DataNotFound), so that the data check can report all of them.
+    for_training : bool
+        False lets a class folder be empty: a model can be judged without cases of a class.
 
     Returns
     -------
@@ -69,29 +75,40 @@ def read_lesion_images(
     UnknownLabel
         A label outside ``classes``; the message names its file and line.
     DataUnreadable
-        A table that cannot be parsed, or one image id twice.
+        A table that cannot be parsed, one image id or file twice, or a folder that cannot be
+        listed.
     DataUnfit
-        A class folder without any image.
+        A class folder without any image, where it is for training.
     """
-    if not folder.is_dir():
-        raise DataNotFound(f"no folder {folder}; accepted is {LAYOUTS}")
-    folder = folder.resolve()  # so that files are found from a process in another folder too
-    try:
-        entries = sorted(e for e in folder.iterdir() if not e.name.startswith((".", "__")))
-    except OSError as error:
-        raise DataUnreadable(f"cannot list {folder}: {os.strerror(error.errno or 0)}") from error
-
+    folder, entries = _entries_of(folder)
     images = (
         _from_ham10000(folder, entries, strict)
-        or _from_table(folder, entries, strict)
-        or _from_class_folders(folder, entries, classes, strict)
+        or _from_table(folder, entries, strict, _class_folders(entries, classes))
+        or _from_class_folders(folder, entries, classes, strict and for_training)
     )
     if not images:
         raise DataNotFound(f"no labelled images in {folder}; accepted is {LAYOUTS}")
     if strict:
         _refuse_unknown_labels(images, classes)
-        _refuse_repeated_ids(folder, [image for _, image in images])
+        _refuse_repetitions(folder, [image for _, image in images])
     return sorted((image for _, image in images), key=lambda i: (i.image_id, i.location))
+
+
+def _entries_of(folder: Path) -> tuple[Path, list[Path]]:
+    """The resolved folder, so that other processes find its files too, and what is in it."""
+    try:
+        if not folder.is_dir():
+            what = f"{folder} is a file, not a folder" if folder.exists() else f"no folder {folder}"
+            raise DataNotFound(f"{what}; accepted is {LAYOUTS}")
+        folder = folder.resolve()
+        return folder, sorted(e for e in folder.iterdir() if not is_not_the_users(e.name))
+    except (OSError, ValueError) as error:
+        why = os.strerror(error.errno or 0) if isinstance(error, OSError) else str(error)
+        raise DataUnreadable(f"cannot list {folder}: {why}; correct its permissions") from error
+
+
+def _class_folders(entries: list[Path], classes: ClassMap) -> list[Path]:
+    return [e for e in entries if e.is_dir() and e.name.lower() in classes]
 
 
 def _from_ham10000(folder: Path, entries: list[Path], strict: bool) -> _Named:
@@ -107,27 +124,39 @@ def _from_ham10000(folder: Path, entries: list[Path], strict: bool) -> _Named:
     if not lists_images(table):
         raise DataUnreadable(missing_columns(table))
     # Kaggle's copy unpacks every image twice, in folders that differ in case only.
-    places = {name: found[:1] for name, found in _image_files_by_name(entries).items()}
+    index = index_of(folder, entries)
+    index.by_stem = {stem: found[:1] for stem, found in index.by_stem.items()}
     for archive in entries:
-        if archive.suffix.lower() == ".zip" and _holds_cases(archive):
-            for member in _image_members(archive):
-                place = (f"{archive.name}:{member}", partial(_read_member, archive, member))
+        if archive.suffix.lower() == ".zip" and holds_cases(archive):
+            for stem, file in in_archive(archive):
                 # A file that was unpacked already comes before the archive's copy.
-                places.setdefault(Path(member).stem.lower(), [place])
-    return _images_of_rows(folder, table, places, strict)
+                index.by_stem.setdefault(stem, [file])
+    return _images_of_rows(folder, table, index, strict)
 
 
-def _from_table(folder: Path, entries: list[Path], strict: bool) -> _Named:
+def _from_table(
+    folder: Path, entries: list[Path], strict: bool, class_folders: list[Path]
+) -> _Named:
     """A hospital's own CSV; empty where the folder has none that lists images."""
-    tables = [read_table(e) for e in entries if e.is_file() and e.suffix.lower() == ".csv"]
-    fitting = [t for t in tables if lists_images(t)]
+    fitting, unfit = [], []
+    for entry in entries:
+        if entry.is_file() and entry.suffix.lower() == ".csv":
+            try:
+                table = read_table(entry)
+            except DataUnreadable as error:
+                unfit.append(error)
+                continue
+            if lists_images(table):
+                fitting.append(table)
+            else:
+                unfit.append(DataUnreadable(missing_columns(table)))
     if len(fitting) > 1:
         names = ", ".join(t.path.name for t in fitting)
         raise DataUnreadable(f"{folder} has several tables of images ({names}); leave one there")
     if fitting:
-        return _images_of_rows(folder, fitting[0], _image_files_by_name(entries), strict)
-    if tables and not any(e.is_dir() for e in entries):
-        raise DataUnreadable(missing_columns(tables[0]))
+        return _images_of_rows(folder, fitting[0], index_of(folder, entries), strict)
+    if unfit and not class_folders:  # beside class folders a table may be about anything
+        raise unfit[0]
     return []
 
 
@@ -135,15 +164,14 @@ def _from_class_folders(
     folder: Path, entries: list[Path], classes: ClassMap, strict: bool
 ) -> _Named:
     """One folder per class; empty where no folder carries the code of a class."""
-    folders = [e for e in entries if e.is_dir()]
-    if not any(f.name.lower() in classes for f in folders):
+    if not _class_folders(entries, classes):
         return []
     named = []
-    for class_folder in folders:
-        for file in _image_files(class_folder):
-            path = file.relative_to(folder).as_posix()
-            label, location = class_folder.name.lower(), f"{folder.name}/{path}"
-            image = LesionImage(path, path, label, "", location, partial(_read_file, file))
+    for class_folder in (e for e in entries if e.is_dir()):
+        for path in image_files(class_folder):
+            file, name = on_disk(path, folder), path.relative_to(folder).as_posix()
+            label = class_folder.name.lower()
+            image = LesionImage(name, name, label, "", file.location, file.read)
             named.append((str(class_folder), image))
     empty = empty_class_folders(folder, classes) if strict and named else []
     if empty:
@@ -155,17 +183,12 @@ def _from_class_folders(
 
 def empty_class_folders(folder: Path, classes: ClassMap) -> list[str]:
     """Names of folders below ``folder`` that carry a class code but hold no image."""
-    return sorted(
-        e.name
-        for e in folder.iterdir()
-        if e.is_dir() and e.name.lower() in classes and not any(_image_files(e))
-    )
+    folder, entries = _entries_of(folder)
+    return [e.name for e in _class_folders(entries, classes) if not any(image_files(e))]
 
 
-def _images_of_rows(
-    folder: Path, table: ImageTable, places: dict[str, list[tuple[str, _Reader]]], strict: bool
-) -> _Named:
-    """Turn a table's rows into images; ``places`` finds files by their name without suffix."""
+def _images_of_rows(folder: Path, table: ImageTable, index: ImageIndex, strict: bool) -> _Named:
+    """Turn a table's rows into images, whose files ``index`` finds."""
     if not table.rows:
         raise DataNotFound(f"{table.path} lists no images")
     patients = {
@@ -178,17 +201,16 @@ def _images_of_rows(
         path = row.first(PATH_COLUMNS).replace("\\", "/")
         if not path:
             raise DataUnreadable(f"{table.path} line {row.line}: no image is named")
-        found = _find(folder, path, places)
-        if found is None:
+        file = index.find(path)
+        if file is None:
             absent.append((row.line, path))
-            found = (f"{folder.name}/{path}", partial(_read_file, folder / path))
-        location, read = found
+            file = ImageFile((), f"{folder.name}/{path}", partial(read_file, folder / path))
         image_id = row.values.get("image_id") or path
         lesion = row.values.get("lesion_id", "")
         unit = row.values.get("patient_id") or patients.get(lesion) or lesion or image_id
         label = row.first(LABEL_COLUMNS).lower()
         source = row.first(SOURCE_COLUMNS)
-        image = LesionImage(image_id, unit, label, source, location, read)
+        image = LesionImage(image_id, unit, label, source, file.location, file.read)
         images.append((f"{table.path} line {row.line}", image))
     if strict and absent:
         line, path = absent[0]
@@ -198,85 +220,6 @@ def _images_of_rows(
             "their lines"
         )
     return images
-
-
-def _find(
-    folder: Path, path: str, places: dict[str, list[tuple[str, _Reader]]]
-) -> tuple[str, _Reader] | None:
-    """Location and reader of an image named by path, by file name, or by name without suffix."""
-    file = folder / path
-    if Path(path).suffix.lower() in _IMAGE_SUFFIXES:
-        if file.is_file():
-            return f"{folder.name}/{path}", partial(_read_file, file)
-        name = Path(path).stem
-    else:
-        name = Path(path).name
-    found = places.get(name.lower(), [])
-    return found[0] if len(found) == 1 else None
-
-
-def _image_files_by_name(entries: list[Path]) -> dict[str, list[tuple[str, _Reader]]]:
-    """Every image file in and below ``entries`` by its lower-case name without suffix."""
-    places: dict[str, list[tuple[str, _Reader]]] = {}
-    for entry in filter(_holds_cases, entries):
-        files = _image_files(entry) if entry.is_dir() else [entry]
-        for file in files:
-            if file.suffix.lower() in _IMAGE_SUFFIXES:
-                location = file.relative_to(entry.parent.parent).as_posix()
-                place = (location, partial(_read_file, file))
-                places.setdefault(file.stem.lower(), []).append(place)
-    return places
-
-
-def _holds_cases(entry: Path) -> bool:
-    """Whether a folder, archive or file may hold case images, not HAM10000's lesion masks."""
-    return not any(word in entry.name.lower() for word in _NOT_IMAGES_OF_CASES)
-
-
-def _image_files(folder: Path) -> Iterator[Path]:
-    """Image files below ``folder``, sorted, hidden ones left out."""
-    for file in sorted(folder.rglob("*")):
-        hidden = file.name.startswith(".")
-        if file.suffix.lower() in _IMAGE_SUFFIXES and not hidden and file.is_file():
-            yield file
-
-
-def _image_members(archive: Path) -> list[str]:
-    """Names of the image files in a zip archive; raises DataUnreadable for a broken one."""
-    return [
-        name
-        for name in _open_archive(archive, os.getpid()).namelist()
-        if Path(name).suffix.lower() in _IMAGE_SUFFIXES and not name.startswith("__MACOSX")
-    ]
-
-
-@lru_cache(maxsize=16)
-def _open_archive(path: Path, process: int) -> zipfile.ZipFile:
-    """Open a zip archive once per process: a forked child must not share its file offset."""
-    try:
-        return zipfile.ZipFile(path)
-    except FileNotFoundError:
-        raise DataNotFound(f"{path} is no longer there") from None
-    except (OSError, zipfile.BadZipFile) as error:
-        raise DataUnreadable(f"cannot open {path}: {error}; copy or download it again") from error
-
-
-def _read_member(archive: Path, member: str) -> bytes:
-    try:
-        return _open_archive(archive, os.getpid()).read(member)
-    except (OSError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
-        raise DataUnreadable(
-            f"cannot read {member} in {archive}: {error}; copy or download the archive again"
-        ) from error
-
-
-def _read_file(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        raise DataNotFound(f"no image {path}") from None
-    except OSError as error:
-        raise DataUnreadable(f"cannot read {path}: {os.strerror(error.errno or 0)}") from error
 
 
 def _refuse_unknown_labels(images: _Named, classes: ClassMap) -> None:
@@ -290,9 +233,13 @@ def _refuse_unknown_labels(images: _Named, classes: ClassMap) -> None:
         )
 
 
-def _refuse_repeated_ids(folder: Path, images: list[LesionImage]) -> None:
-    image_id, times = Counter(i.image_id for i in images).most_common(1)[0]
-    if times > 1:
-        raise DataUnreadable(
-            f"{folder}: image {image_id!r} is listed {times} times; leave one line for it"
-        )
+def _refuse_repetitions(folder: Path, images: list[LesionImage]) -> None:
+    for what, names in (
+        ("image", Counter(i.image_id for i in images)),
+        ("file", Counter(i.location for i in images)),
+    ):
+        name, times = names.most_common(1)[0]
+        if times > 1:
+            raise DataUnreadable(
+                f"{folder}: {what} {name!r} is listed {times} times; leave one line for it"
+            )

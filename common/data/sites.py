@@ -2,6 +2,7 @@
 
 import math
 import re
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 
@@ -10,6 +11,8 @@ import numpy as np
 from common.data.cases import LesionImage
 from common.data.splits import collect, lesions_by_class, most_frequent, rng_of
 from common.errors import SettingsError
+
+_LONGEST_NAME = 56
 
 ALLOWED = (
     "source (the data's own sources), iid:N, or dirichlet:N:ALPHA with N sites and ALPHA "
@@ -29,9 +32,9 @@ def assign_sites(
         In any order; the result does not depend on it.
     how : str
         ``"source"``: by `LesionImage.source`; a lesion with images of several sources goes to
-        the one with most of its images, ties to the first in the alphabet. Characters other
-        than letters, digits, ``.``, ``_`` and ``-`` of a source become ``-`` in the site's name;
-        images without a source make the site ``unnamed``.
+        the one with most of its images, ties to the first in the alphabet. Sites are named
+        after their source in ASCII letters, digits, ``.``, ``_`` and ``-``, numbered where two
+        sources would have the same name; images without a source make the site ``unnamed``.
         ``"iid:N"``: every site gets the same share of each class.
         ``"dirichlet:N:ALPHA"``: label skew; of each class the sites get shares drawn from a
         symmetric Dirichlet distribution (Hsu et al. 2019, arXiv 1909.06335).
@@ -82,13 +85,25 @@ def _by_source(images: Sequence[LesionImage]) -> dict[str, str]:
         )
     sources: dict[str, Counter[str]] = defaultdict(Counter)
     for image in images:
-        sources[image.lesion_id][_site_name(image.source)] += 1
-    return {lesion: most_frequent(counts) for lesion, counts in sources.items()}
+        sources[image.lesion_id][image.source] += 1
+    source_of_lesion = {lesion: most_frequent(counts) for lesion, counts in sources.items()}
+    names = _site_names(sorted(set(source_of_lesion.values())))
+    return {lesion: names[source] for lesion, source in source_of_lesion.items()}
 
 
-def _site_name(source: str) -> str:
-    """A name that is safe as a file name, whatever a table's source column says."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", source).strip(".-") or "unnamed"
+def _site_names(sources: Sequence[str]) -> dict[str, str]:
+    """A name for each source, safe as a file name and in messages, no two alike."""
+    names: dict[str, str] = {}
+    taken: set[str] = set()
+    for source in sources:
+        ascii_form = unicodedata.normalize("NFKD", source).encode("ascii", "ignore").decode()
+        plain = re.sub(r"[^A-Za-z0-9._-]+", "-", ascii_form).strip("._-")[:_LONGEST_NAME]
+        plain = plain or ("source" if source else "unnamed")
+        # A file system may not tell upper and lower case apart.
+        candidates = (plain, *(f"{plain}-{number}" for number in range(2, len(sources) + 2)))
+        names[source] = next(name for name in candidates if name.lower() not in taken)
+        taken.add(names[source].lower())
+    return names
 
 
 def _alpha(text: str, how: str) -> float:

@@ -13,6 +13,9 @@ LABEL_COLUMNS = ("dx", "diagnosis", "label", "class")
 SOURCE_COLUMNS = ("source", "dataset")
 
 
+_SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}
+
+
 @dataclass(frozen=True)
 class TableRow:
     """One line of a table; ``values`` is keyed by lower-case column name."""
@@ -45,8 +48,10 @@ def read_table(path: Path) -> ImageTable:
         raise DataUnreadable(f"{path} is not UTF-8 text; save it as CSV with UTF-8") from None
     except OSError as error:
         raise DataUnreadable(f"cannot read {path}: {os.strerror(error.errno or 0)}") from error
+    written = text.lstrip("\r\n")
+    skipped, text = text[: len(text) - len(written)].count("\n"), written
     header = text.split("\n", 1)[0]
-    separator = max(",;\t", key=header.count)
+    separator = max(_SEPARATORS, key=header.count)
     lines = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
     try:
         columns = [c.strip().lower() for c in next(lines, [])]
@@ -54,15 +59,18 @@ def read_table(path: Path) -> ImageTable:
         for values in lines:
             if not any(v.strip() for v in values):
                 continue
+            line = skipped + lines.line_num
             if len(values) != len(columns):
                 raise DataUnreadable(
-                    f"{path} line {lines.line_num}: {len(values)} values under {len(columns)} "
-                    "columns; correct the line"
+                    f"{path} line {line}: {len(values)} values under {len(columns)} columns, "
+                    f"separated by {_SEPARATORS[separator]} as in the first line; correct the line"
                 )
             row = dict(zip(columns, (v.strip() for v in values), strict=True))
-            rows.append(TableRow(lines.line_num, row))
+            rows.append(TableRow(line, row))
     except csv.Error as error:
-        raise DataUnreadable(f"{path} line {lines.line_num} is not CSV: {error}") from error
+        raise DataUnreadable(
+            f"{path} line {skipped + lines.line_num} is not CSV: {error}"
+        ) from error
     return ImageTable(path, frozenset(columns), rows)
 
 

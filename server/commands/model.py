@@ -46,7 +46,7 @@ def describe(model: str, out: Path, database: str | None, as_json: bool) -> None
 @click.option(
     "--data",
     required=True,
-    type=click.Path(file_okay=False, path_type=Path),
+    type=click.Path(path_type=Path),
     help="Folder of labelled images, in any layout that 'fedqana data check' accepts.",
 )
 @click.option(

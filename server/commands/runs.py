@@ -72,7 +72,9 @@ def report(run: str, output: Path | None, out: Path, database: str | None, as_js
     from server.report.build import write_report
 
     record = _load(run, out, database)
-    path = output or Path(record.run.folder) / "report.html"
+    # The output folder may have been moved since.
+    folders = (Path(record.run.folder), out / record.run.run_id)
+    path = output or next((f for f in folders if f.is_dir()), folders[0]) / "report.html"
     write_report(record, path)
     if as_json:
         _print_json({"run_id": record.run.run_id, "report": str(path)})

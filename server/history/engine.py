@@ -106,9 +106,17 @@ class Database:
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
-        """One transaction that reads: all its queries see the same moment."""
-        with self._telling(), self._reading.begin() as connection:
-            yield connection
+        """One transaction that reads: all its queries see the same moment.
+
+        What cannot be turned into records within the block is StateDamaged: this program did not
+        write it.
+        """
+        with self._telling():
+            try:
+                with self._reading.begin() as connection:
+                    yield connection
+            except (ValueError, TypeError, LookupError) as error:
+                raise self._damaged(f"a value is not readable ({error})") from error
 
     def close(self) -> None:
         """Close all connections."""
@@ -124,13 +132,22 @@ class Database:
                 raise
             raise told from error
 
+    def _damaged(self, why: str) -> StateDamaged:
+        return StateDamaged(
+            f"the history {self.shown} is damaged: {why}; restore a copy of it or choose another "
+            "database with --database"
+        )
+
     def _tell(self, error: DBAPIError) -> FedqanaError | None:
         """Say a driver's error in one line, or None where it is a bug of ours."""
         said = " ".join(str(error.orig).split())
         for secret in self._secrets:
             said = said.replace(secret, HIDDEN)
         if self.kind == "sqlite":
-            trouble = _sqlite_trouble(getattr(error.orig, "sqlite_errorname", ""))
+            name = getattr(error.orig, "sqlite_errorname", "")
+            # The driver, not SQLite, fails on text that is not UTF-8 and gives no error name.
+            undecodable = not name and said.startswith("Could not decode")
+            trouble = "damaged" if undecodable else _sqlite_trouble(name)
         else:
             no_answer = isinstance(error, OperationalError | InterfaceError)
             trouble = _postgresql_trouble(getattr(error.orig, "sqlstate", None), no_answer)
@@ -146,10 +163,7 @@ class Database:
                     "another database with --database"
                 )
             case "damaged":
-                return StateDamaged(
-                    f"the history {self.shown} is damaged: {said}; restore a copy of it or choose "
-                    "another database with --database"
-                )
+                return self._damaged(said)
             case "locked":
                 return DatabaseUnreachable(
                     f"the history {self.shown} stayed locked by another process: {said}; end that "
@@ -261,7 +275,8 @@ def _without_password(url: URL) -> str:
 
 def _secrets(url: URL) -> list[str]:
     values = [url.password, *(value for key, value in url.query.items() if _is_secret(key))]
-    return [str(value) for value in values if value]
+    # A shorter one would be found within the words of a message, and told by what is hidden.
+    return [str(value) for value in values if value and len(str(value)) > 3]
 
 
 def _sqlite_file(url: URL) -> Path | None:

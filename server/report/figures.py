@@ -263,7 +263,8 @@ def _round_axis(axes: Axes, rounds: Iterable[int]) -> None:
 
 
 def _legend_outside(axes: Axes) -> None:
-    axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1), borderaxespad=0)
+    if axes.get_legend_handles_labels()[0]:  # matplotlib warns of a legend without entries
+        axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1), borderaxespad=0)
 
 
 def _empty(figure: Figure, axes: Axes) -> Figure:

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from common.classes import ClassMap
 
 
+_CACHE = "cache"
+
+
 @click.command()
 @click.option(
     "--data",
@@ -119,8 +122,9 @@ def simulate(
     site, which learns its newly arrived cases on the (simulated) chip. Ends with a table and an
     HTML report.
     """
-    from common.errors import DataError, SettingsError
+    from common.errors import DataError, SettingsError, StorageFull
     from simulation.run import execute, find_run, write_run_report
+    from simulation.sites import is_made_up
 
     out = out.resolve()  # so that the history names folders that are found from anywhere
     url = database_url(database, out)
@@ -133,7 +137,7 @@ def simulate(
             name,
             url,
             {
-                "data": data if data.startswith("synthetic") else str(Path(data).resolve()),
+                "data": data if is_made_up(data) else str(Path(data).resolve()),
                 "sites": sites,
                 "classes": classes.codes,
                 "seed": seed,
@@ -148,11 +152,13 @@ def simulate(
 
     try:
         with console_progress(quiet=as_json):
-            execute(folder, engine, out / "cache", url)  # type: ignore[arg-type]
+            execute(folder, engine, out / _CACHE, url)  # type: ignore[arg-type]
     except (DataError, SettingsError):
         if resume is None and not (folder / "sites" / "sites.json").exists():
             shutil.rmtree(folder)  # it never began: the name is free for another try
         raise
+    except StorageFull as error:
+        raise StorageFull(f"{error}; then: fedqana simulate --resume {folder.name}") from error
     report = write_run_report(folder, url, folder.name)
     if as_json:
         click.echo(json.dumps(_as_json(url, folder.name, report), indent=2))
@@ -204,6 +210,8 @@ def _create(
     run = name or new_run_name()
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", run):
         raise SettingsError(f"--run {run}: use letters, digits, '.', '_' and '-'")
+    if run == _CACHE or run.startswith("history.db"):
+        raise SettingsError(f"--run {run}: the output folder has its own {run}; use another name")
     if settings["float_rounds"] < 1:
         raise SettingsError(
             f"--rounds {settings['float_rounds']}: give at least one float round; quantized rounds "
@@ -243,7 +251,13 @@ def _parse_new_class(text: str | None, rounds: int, codes: tuple[str, ...]) -> A
         return None
     code, _, rest = text.partition("@")
     number, _, site = rest.partition("@")
-    if not (number.isdigit() and site and code in codes and 1 <= int(number) <= rounds):
+    if not (
+        number.isascii()
+        and number.isdecimal()
+        and site
+        and code in codes
+        and 1 <= int(number) <= rounds
+    ):
         raise SettingsError(
             f"--new-class {text}: give CODE@ROUND@SITE with a code of "
             f"{', '.join(codes)} and a round from 1 to {rounds}"
@@ -251,7 +265,7 @@ def _parse_new_class(text: str | None, rounds: int, codes: tuple[str, ...]) -> A
     return NewClass(code=code, round=int(number), site=site)
 
 
-def _as_json(url: str, run: str, report: Path | None) -> dict[str, Any]:
+def _as_json(url: str, run: str, report: Path) -> dict[str, Any]:
     from server.history.store import open_history
     from simulation.console import headline
 
@@ -264,5 +278,5 @@ def _as_json(url: str, run: str, report: Path | None) -> dict[str, Any]:
         "rounds": len(record.rounds),
         "backend": record.edge_updates[-1].result["backend"] if record.edge_updates else None,
         "test": {head: summary.to_json() for head, summary in headline(record).items()},
-        "report": str(report) if report else None,
+        "report": str(report),
     }

@@ -9,7 +9,7 @@ from PIL import Image
 
 from common.classes import HAM10000_CLASSES, ClassMap
 from common.data.cases import LesionImage
-from common.data.preparation import Crop, centre_crop, prepare_cases, whole_frame
+from common.data.preparation import Crop, centre_crop, decode, prepare_cases, whole_frame
 from common.errors import DataUnreadable, StorageFull, UnknownLabel
 
 
@@ -139,3 +139,24 @@ def test_corrupt_file_is_named(fault: str) -> None:
 def test_label_outside_the_map(images: list[LesionImage]) -> None:
     with pytest.raises(UnknownLabel):
         prepare_cases([replace(images[0], label="mol")], HAM10000_CLASSES)
+
+
+def test_sixteen_bit_grey_keeps_its_shades() -> None:
+    ramp = np.tile(np.linspace(0, 65535, 64).astype(np.uint16), (64, 1))
+    shown = np.asarray(decode(image_of(encoded(Image.fromarray(ramp)))))
+    assert shown.shape == (64, 64, 3)
+    np.testing.assert_allclose(shown[0, :, 0], np.linspace(0, 255, 64), atol=1)
+
+
+def test_pillow_warns_nobody(recwarn: pytest.WarningsRecorder) -> None:
+    palette = Image.new("P", (64, 64), 1)
+    palette.putpalette([0, 0, 0, 200, 10, 20])
+    shown = decode(image_of(encoded(palette, transparency=b"\x10\xff")))
+    assert shown.getpixel((3, 3)) == (200, 10, 20)
+    assert not recwarn.list
+
+
+def test_a_picture_too_large_to_decode_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("common.data.preparation.MOST_PIXELS", 64 * 64 - 1)
+    with pytest.raises(DataUnreadable, match="64 x 64 pixels are too many"):
+        decode(image_of(encoded(Image.new("RGB", (64, 64)))))

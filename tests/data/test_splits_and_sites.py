@@ -1,3 +1,4 @@
+import re
 from collections import Counter
 from collections.abc import Callable
 
@@ -114,7 +115,17 @@ def test_lesion_goes_to_the_source_with_most_of_its_images(table: Table) -> None
 
 def test_site_names_are_safe_as_file_names(table: Table) -> None:
     rows = [("A", "nv", "../../etc"), ("B", "nv", "Klinik Süd"), ("C", "nv", "")]
-    assert list(assign_sites(table(rows), "source", 0)) == ["Klinik-S-d", "etc", "unnamed"]
+    assert list(assign_sites(table(rows), "source", 0)) == ["Klinik-Sud", "etc", "unnamed"]
+
+
+def test_no_two_sources_become_one_site(table: Table) -> None:
+    sources = ["北京", "上海", "Klinik Ä", "Klinik Ö", "a b", "a-b", "a/b", "A-B", "a-b-2", ""]
+    rows = [(f"L{i}", "nv", source) for i, source in enumerate(sources)]
+    sites = assign_sites(table(rows), "source", seed=0)
+    assert len({name.lower() for name in sites}) == len(sources)
+    assert all(re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", name) for name in sites)
+    assert sites["unnamed"][0].source == ""
+    assert {tuple(i.source for i in own) for own in sites.values()} == {(s,) for s in sources}
 
 
 def test_iid_sites_are_alike_and_dirichlet_sites_are_not(table: Table) -> None:
