@@ -1,5 +1,6 @@
 """Diagnosis classes and the registry that gives each of them one index everywhere."""
 
+import re
 from dataclasses import dataclass
 
 from common.errors import UnknownLabel
@@ -14,6 +15,15 @@ HAM10000_NAMES: dict[str, str] = {
     "vasc": "vascular lesion",
 }
 """The seven codes of HAM10000 (Tschandl et al., Sci. Data 2018) in index order."""
+
+
+CODE_PATTERN = r"[a-z0-9][a-z0-9_-]{0,31}"
+"""What a class code may be: it is the one word of their own that sites send."""
+
+
+def is_code(text: str) -> bool:
+    """Whether ``text`` may be a class code."""
+    return re.fullmatch(CODE_PATTERN, text) is not None
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,8 @@ FedqanaError
 │   ├── StorageFull          40   no space left, or a folder that cannot be written
 │   ├── StateDamaged         41   a checkpoint or exemplar store fails its own check
 │   ├── DatabaseUnreachable  42   the history database cannot be opened
-│   └── SchemaMismatch       43   the history database has another schema version
+│   ├── SchemaMismatch       43   the history database has another schema version
+│   └── StateInUse           44   another process is changing a site's state
 ├── DeviceError              50   the Akida device refused or disappeared
 └── SettingsError            60   an option or a plan that contradicts itself
 
@@ -157,6 +158,12 @@ class SchemaMismatch(StorageError):
     """The history database has a schema that this version does not work with."""
 
     exit_status = 43
+
+
+class StateInUse(StorageError):
+    """Another process is changing a site's state folder."""
+
+    exit_status = 44
 
 
 class DeviceError(FedqanaError):

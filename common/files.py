@@ -76,6 +76,7 @@ def replace_folder(prepared: Path, target: Path) -> None:
                 os.fsync(descriptor)
             finally:
                 os.close(descriptor)
+        sync_folder(prepared)
         if target.exists() and _exchange(prepared, target):
             sync_folder(target.parent)
             shutil.rmtree(prepared)

@@ -93,8 +93,8 @@ def unpack_answer(content: RecordDict) -> Answer:
             str(said["error"]),
             from_array_record(arrays) if arrays is not None else {},
         )
-    except KeyError as error:
-        raise SiteRefused("malformed", f"the reply lacks {error}") from error
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise SiteRefused("malformed", "the reply is not an answer") from error
 
 
 def payload_bytes(content: RecordDict) -> int:
@@ -102,5 +102,12 @@ def payload_bytes(content: RecordDict) -> int:
     total = sum(len(a.data) for record in content.array_records.values() for a in record.values())
     for record in content.config_records.values():
         for value in record.values():
-            total += len(value.encode() if isinstance(value, str) else value)
+            total += sum(map(_bytes_of, value if isinstance(value, list) else [value]))
     return total
+
+
+def _bytes_of(value: str | bytes | bool | float) -> int:
+    """Flower lets a record hold numbers too, which the agreed messages never do."""
+    if isinstance(value, str):
+        return len(value.encode(errors="replace"))
+    return len(value) if isinstance(value, bytes) else 8

@@ -57,9 +57,14 @@ def area_under_curve(auc: float, positives: int, negatives: int) -> Estimate:
     def excess(area: float) -> float:
         return abs(area - auc) - _Z * _hanley_mcneil_error(area, positives, negatives)
 
+    def bound(outer: float, inner: float) -> float:
+        if excess(outer) <= 0:
+            return outer
+        # With so many cases that the interval is narrower than the hair, it is the estimate.
+        return brentq(excess, *sorted((outer, inner))) if excess(inner) < 0 else auc
+
     # A hair inside the estimate: at 0 and 1 themselves the standard error is 0.
-    low = brentq(excess, 0.0, auc * (1 - 1e-9)) if excess(0.0) > 0 else 0.0
-    high = brentq(excess, auc + (1 - auc) * 1e-9, 1.0) if excess(1.0) > 0 else 1.0
+    low, high = bound(0.0, auc * (1 - 1e-9)), bound(1.0, auc + (1 - auc) * 1e-9)
     return _bounded(auc, low, high, positives + negatives, "")
 
 

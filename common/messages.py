@@ -29,6 +29,7 @@ SiteCode = Literal[
     "device-error",
     "storage-full",
     "state-damaged",
+    "state-in-use",
     "internal-error",
 ]
 """Why a site could not do what it was asked: the only words it sends."""
@@ -37,7 +38,11 @@ SiteCode = Literal[
 LARGEST_COUNT = 10**9
 """No site has more cases; sums of counts below it stay exact and fit a database's integers."""
 
+LARGEST_NUMBER = 10**15
+"""No measured number, and no count of spikes, is larger; sums over sites stay finite."""
+
 Count = Annotated[int, Field(ge=0, le=LARGEST_COUNT)]
+Measured = Annotated[float, Field(ge=0, le=LARGEST_NUMBER)]
 
 
 BACKEND = r"^(software backend \(akida [0-9.]{1,16}\)|[A-Za-z0-9]+/[A-Za-z0-9_]+/[0-9]+)$"
@@ -92,11 +97,11 @@ class TrainAsk(_Message):
 
 
 class TrainReply(_Message):
-    """How much a site trained on and the loss of its last epoch."""
+    """How many cases a site trained on and the loss of its last epoch."""
 
     examples: Count = Field(gt=0)
-    loss: float
-    seconds: float = Field(ge=0)
+    loss: float = Field(ge=-LARGEST_NUMBER, le=LARGEST_NUMBER)
+    seconds: Measured
 
 
 class EvaluateAsk(_Message):
@@ -116,7 +121,7 @@ class EvaluateReply(_Message):
     counts: dict[str, Any]
     ranges: tuple[float, ...] = ()
     calibration_images: Count = 0
-    seconds: float = Field(ge=0)
+    seconds: Measured
 
 
 class DeployAsk(_Message):
@@ -150,11 +155,11 @@ class DeployReply(_Message):
     old_after: tuple[Count, Count]
     new_before: tuple[Count, Count]
     new_after: tuple[Count, Count]
-    agreement: dict[str, int]
-    mean_spikes: dict[str, Annotated[float, Field(ge=0)]]
-    latency_ms: float | None = Field(default=None, ge=0)
-    power_mw: float | None = Field(default=None, ge=0)
-    seconds: float = Field(ge=0)
+    agreement: dict[str, Annotated[int, Field(ge=0, le=LARGEST_NUMBER)]]
+    mean_spikes: dict[str, Measured]
+    latency_ms: Measured | None = None
+    power_mw: Measured | None = None
+    seconds: Measured
 
 
 class FinalAsk(_Message):
@@ -170,11 +175,11 @@ class FinalAsk(_Message):
 
 
 class FinalReply(_Message):
-    """Additive counts per head on the test lesions."""
+    """Additive counts per head on the test lesions; no chip head where no program serves."""
 
     heads: dict[Literal["float", "quantized", "akida", "chip"], dict[str, Any]]
-    agreement: dict[str, int]
-    seconds: float = Field(ge=0)
+    agreement: dict[str, Annotated[int, Field(ge=0, le=LARGEST_NUMBER)]]
+    seconds: Measured
 
 
 ASKS: dict[Kind, type[_Message]] = {

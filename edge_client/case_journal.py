@@ -44,20 +44,23 @@ class CaseJournal:
     ----------
     path : Path
         Made where it does not exist.
+    read_only : bool
+        Change nothing: what another process is writing is left alone, and not seen.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, read_only: bool = False) -> None:
         self._path = path
-        with writing_to(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.touch()
-            sync_folder(path.parent)
+        if not read_only:
+            with writing_to(path):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.touch()
+                sync_folder(path.parent)
         self._ids: set[str] = set()
         self._length = 0
-        for end, payload in _records(path.read_bytes(), path):
+        for end, payload in _records(self._content(), path):
             self._ids.add(_decoded(payload).case_id)
             self._length = end
-        if path.stat().st_size > self._length:
+        if not read_only and path.stat().st_size > self._length:
             with writing_to(path), path.open("r+b") as stream:
                 stream.truncate(self._length)
                 os.fsync(stream.fileno())
@@ -88,11 +91,24 @@ class CaseJournal:
         self._ids.add(case.case_id)
         return True
 
+    def case(self, case_id: str) -> LabelledCase:
+        """The case of this id, as it was first written; KeyError where there is none."""
+        for case in self.cases():
+            if case.case_id == case_id:
+                return case
+        raise KeyError(case_id)
+
     def cases(self, up_to_round: int | None = None) -> list[LabelledCase]:
         """Cases in order of arrival, those of later rounds than ``up_to_round`` left out."""
-        content = self._path.read_bytes()[: self._length]
+        content = self._content()[: self._length]
         cases = [_decoded(payload) for _, payload in _records(content, self._path)]
         return [c for c in cases if up_to_round is None or c.round <= up_to_round]
+
+    def _content(self) -> bytes:
+        try:
+            return self._path.read_bytes()
+        except FileNotFoundError:  # read only, and nothing was learned yet
+            return b""
 
 
 def _records(content: bytes, path: Path) -> Iterator[tuple[int, bytes]]:

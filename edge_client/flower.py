@@ -5,6 +5,7 @@ SuperNode or the in-process engine gives it) or, under Flower's Ray backend, whi
 but a partition number, from the environment variable ``FEDQANA_SITES``.
 """
 
+import logging
 import os
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from common.messages import Answer
 from edge_client.site import SiteFolder
 
 SITES_VARIABLE = "FEDQANA_SITES"
+
+log = logging.getLogger("fedqana.site")
 
 app = ClientApp()
 
@@ -43,4 +46,7 @@ def serve(message: Message, context: Context) -> Message:
         said = answer(unpack_instruction(message), site_folder(context))
     except SiteRefused as error:
         said = Answer(error=error.code)
+    except Exception:  # Flower would send its text, which may hold a path, to the coordinator
+        log.exception("%s failed", message.metadata.message_type)
+        said = Answer(error="internal-error")
     return Message(pack_answer(said), reply_to=message)

@@ -32,7 +32,8 @@ def learning_parameters(
     - ``num_weights`` is 1.2 x the median number of spikes of a case: with about as many
       connections as a case has spikes a neuron can cover one whole case; a few more let it
       cover what several similar cases share. At most half of the inputs: a neuron with more
-      answers to everything. At least 1.
+      answers to everything. At least 1, also where a program makes no spikes at all: its head
+      then recognises nothing, which is told by the held-back cases as of any other bad program.
     - ``neurons_per_class`` is the median number of cases of the classes present, at most 50:
       a neuron that has learned moves less and less, so that each further kind of case wants a
       neuron of its own, and neurons beyond one a case stay as they were drawn. The median
@@ -50,12 +51,12 @@ def learning_parameters(
     Raises
     ------
     DataUnfit
-        No cases, or none of them makes a single spike.
+        No cases.
     """
-    if not len(labels) or not spikes.any():
+    if not len(labels):
         raise DataUnfit(
-            "the learning layer has no spikes to learn from: the site needs at least one labelled "
-            "case, and a program whose spike layer answers to it"
+            "the learning layer has nothing to learn from: the site needs at least one labelled "
+            "case"
         )
     median_spikes = float(np.median(spikes.sum(axis=1)))
     num_weights = min(round(1.2 * median_spikes), spikes.shape[1] // 2)

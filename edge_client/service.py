@@ -59,13 +59,19 @@ class EdgeClient:
     ----------
     state_dir : Path
         Made where it does not exist.
+    read_only : bool
+        Look without changing anything, also while another process does. Otherwise what a crash
+        left half-done is undone first: hold the folder's lock (`edge_client.state_lock`).
     """
 
-    def __init__(self, state_dir: Path, settings: EdgeSettings | None = None) -> None:
+    def __init__(
+        self, state_dir: Path, settings: EdgeSettings | None = None, *, read_only: bool = False
+    ) -> None:
         self._settings = settings or EdgeSettings()
         self._versions = VersionFolder(state_dir)
-        self._versions.clean()
-        self.journal = CaseJournal(state_dir / "cases.journal")
+        if not read_only:
+            self._versions.clean()
+        self.journal = CaseJournal(state_dir / "cases.journal", read_only=read_only)
         self._serving: _Serving | None = None
 
     def install(
@@ -144,14 +150,15 @@ class EdgeClient:
     def learn(self, case: LabelledCase) -> None:
         """Write the case to the journal, then learn it; when this returns it is durable.
 
-        A case that was learned already is left alone. A class code unknown until now
-        becomes a class of the chip's head. Raises DataUnfit for an image of another size,
-        StorageFull with nothing learned.
+        A case that was learned already is left alone, whatever its label is now. A class code
+        unknown until now becomes a class of the chip's head. Raises DataUnfit for an image of
+        another size, StorageFull with nothing learned.
         """
         serving = self._in_service()
         if case.image.shape != serving.program.input_shape:
             raise _wrong_shape(case.image.shape, serving.program)
-        self.journal.append(case)
+        if not self.journal.append(case):
+            case = self.journal.case(case.case_id)  # its first label is the one that is kept
         _learn(serving, case)
 
     def save(self) -> None:

@@ -7,6 +7,7 @@ state/          journal, exemplars and versions of the edge client, per run
 """
 
 import json
+from collections.abc import Container
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,8 +28,8 @@ PARTS = ("train", "validation", "test")
 class SiteData:
     """A site's cases, labelled by ``classes``; ``arrivals`` in the order in which they come.
 
-    ``arrival_rounds`` is int64 (n,): a case of round r is learned while version r is deployed
-    and trained on from round r + 1.
+    ``arrival_rounds`` is int64 (n,): a case of round r is learned while version r is deployed,
+    or the next one that reaches the site, and trained on from the round after that.
     """
 
     name: str
@@ -39,8 +40,17 @@ class SiteData:
     arrivals: Cases
     arrival_rounds: NDArray[np.int64]
 
-    def arriving(self, round_number: int) -> list[LabelledCase]:
-        """The labelled cases that arrive in a round, in order."""
+    @property
+    def held_back(self) -> frozenset[str]:
+        """Ids of the lesions that nothing may be learned from."""
+        return frozenset((*self.validation.lesion_ids, *self.test.lesion_ids))
+
+    def arriving(self, round_number: int, known: Container[str] = ()) -> list[LabelledCase]:
+        """The labelled cases that have arrived by a round, in order, without those of ``known``.
+
+        ``known`` are ids of cases that were learned in earlier rounds. A case of a lesion that is
+        held back is left out: it would be judged on what it had learned.
+        """
         return [
             LabelledCase(
                 case_id=self.arrivals.case_ids[i],
@@ -49,7 +59,9 @@ class SiteData:
                 round=round_number,
                 image=self.arrivals.images[i],
             )
-            for i in np.flatnonzero(self.arrival_rounds == round_number)
+            for i in np.flatnonzero(self.arrival_rounds <= round_number)
+            if self.arrivals.case_ids[i] not in known
+            and self.arrivals.lesion_ids[i] not in self.held_back
         ]
 
 

@@ -22,8 +22,10 @@ from common.errors import (
     DeviceError,
     FedqanaError,
     ModelDoesNotFit,
+    ModelNotFound,
     SiteRefused,
     StateDamaged,
+    StateInUse,
     StorageFull,
 )
 from common.messages import (
@@ -47,17 +49,17 @@ from common.metrics import ScoreCounts
 from common.qana.convert import agreement, keras_spikes_and_logits
 from common.qana.fold import fold
 from common.qana.networks import model_hash, network
-from common.qana.quantize import observe_ranges
+from common.qana.quantize import CALIBRATION_IMAGES, observe_ranges
 from common.seeds import derive_seed
 from edge_client.case_journal import CaseJournal, LabelledCase
 from edge_client.exemplars import ExemplarStore
 from edge_client.service import DOES_NOT_FIT, EdgeClient, EdgeSettings
 from edge_client.site import SiteData, SiteFolder, relabelled
+from edge_client.state_lock import state_in_use
 from edge_client.training import TrainSettings, train_locally
 
 log = logging.getLogger("fedqana.site")
 
-CALIBRATION_IMAGES = 256
 _SPIKE_SAMPLE = 8
 _POTENTIAL_SPAN = 16.0
 """Chip potentials are brought to 0 .. this, so that their histogram is as fine as the logits'."""
@@ -88,6 +90,7 @@ def _code(error: Exception) -> SiteCode:
         (ModelDoesNotFit, "device-error"),
         (StorageFull, "storage-full"),
         (StateDamaged, "state-damaged"),
+        (StateInUse, "state-in-use"),
         (SiteRefused, "bad-instruction"),
     ]
     return next((code for kind, code in codes if isinstance(error, kind)), "internal-error")
@@ -136,8 +139,12 @@ def train(instruction: Instruction, ask: TrainAsk, folder: SiteFolder, data: Sit
 
 def training_cases(ask: TrainAsk, folder: SiteFolder, data: SiteData) -> Cases:
     """The site's training cases and the journal's up to the round before, balanced if asked."""
-    journal = CaseJournal(folder.state(ask.run) / "cases.journal")
-    learned = [c for c in journal.cases(ask.round - 1) if c.code in ask.classes]
+    journal = CaseJournal(folder.state(ask.run) / "cases.journal", read_only=True)
+    learned = [
+        case
+        for case in journal.cases(ask.round - 1)
+        if case.code in ask.classes and case.lesion_id not in data.held_back
+    ]
     parts = [relabelled(data.train, data.classes, ask.classes)]
     if learned:
         parts.append(_as_cases(learned, ask.classes))
@@ -178,6 +185,11 @@ def evaluate(
 
 def deploy(instruction: Instruction, ask: DeployAsk, folder: SiteFolder, data: SiteData) -> Answer:
     """Install the new version on the chip, then learn the cases that arrived, one at a time."""
+    with state_in_use(folder.state(ask.run)):
+        return _deploy(instruction, ask, folder, data)
+
+
+def _deploy(instruction: Instruction, ask: DeployAsk, folder: SiteFolder, data: SiteData) -> Answer:
     started = time.perf_counter()
     bundle = _verified(instruction.files)
     card = bundle.card
@@ -189,7 +201,8 @@ def deploy(instruction: Instruction, ask: DeployAsk, folder: SiteFolder, data: S
     known = relabelled(data.validation, data.classes, card.classes)
     report = client.install(program, str(ask.version), ask.round, card.classes, store, known)
 
-    arrived = data.arriving(ask.round)
+    earlier = {case.case_id for case in client.journal.cases(ask.round - 1)}
+    arrived = data.arriving(ask.round, earlier)
     unknown = ({case.code for case in arrived} | set(client.classes)) - set(card.classes)
     codes = (*card.classes, *sorted(unknown))
     cases = relabelled(data.validation, data.classes, codes)
@@ -239,7 +252,6 @@ def final(instruction: Instruction, ask: FinalAsk, folder: SiteFolder, data: Sit
     bundle = _verified(instruction.files)
     card = bundle.card
     program = Program.from_bytes(bundle.files[PROGRAM])
-    client = EdgeClient(folder.state(ask.run), EdgeSettings(seed=ask.seed))
     cases = relabelled(data.test, data.classes, ask.classes)
     floating = network("float", card.config, len(card.classes))
     floating.set_weights(bundle.weights(FLOAT))
@@ -252,9 +264,15 @@ def final(instruction: Instruction, ask: FinalAsk, folder: SiteFolder, data: Sit
         "float": floating.logits(cases.images),
         "quantized": keras_logits,
         "akida": program_logits,
-        "chip": _chip_scores(client, cases.images, ask.classes),
     }
     n_classes = len(ask.classes)
+    try:
+        client = EdgeClient(folder.state(ask.run), EdgeSettings(seed=ask.seed), read_only=True)
+        # A class that the run did not come to know is no answer to any of its cases.
+        codes = (*ask.classes, *(code for code in client.classes if code not in ask.classes))
+        scores["chip"] = _chip_scores(client, cases.images, codes)[:, :n_classes]
+    except ModelNotFound:
+        log.warning("no program serves at %s: every deployment to it failed", data.name)
     reply = FinalReply(
         heads={
             head: ScoreCounts.from_logits(_widened(s, n_classes), cases.labels).to_json()

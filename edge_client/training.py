@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from numpy.typing import NDArray
 
 from common.data.augmentation import augment
 from common.data.balance import class_log_priors
@@ -30,7 +29,8 @@ class TrainSettings:
     learning_rate : float
         Of Adam (arXiv 1412.6980), whose state starts fresh every round.
     prior_strength : float
-        tau of the logit adjustment (arXiv 2007.07314); 0 switches it off.
+        tau of the logit adjustment (arXiv 2007.07314); 0 switches it off, but a class that the
+        site lacks drops out of its loss all the same.
     proximal : float
         mu of FedProx (arXiv 1812.06127); 0 is plain local training.
     seed : int
@@ -124,11 +124,7 @@ def train_locally(
     started = time.perf_counter()
     trainer = _trainer(settings.phase, config, n_classes)
     trainer.start(weights, settings.learning_rate)
-    priors: NDArray[np.float32] = (
-        class_log_priors(cases.labels, n_classes, tau=settings.prior_strength)
-        if settings.prior_strength > 0
-        else np.zeros(n_classes, np.float32)
-    )
+    priors = class_log_priors(cases.labels, n_classes, tau=settings.prior_strength)
     rng = np.random.default_rng(settings.seed)
     losses: list[float] = []
     for _ in range(settings.epochs):

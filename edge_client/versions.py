@@ -91,6 +91,9 @@ class VersionFolder:
                 replaced.rename(target)
         for leftover in self._root.glob(".*"):
             shutil.rmtree(leftover, ignore_errors=True)
+        for folder in (self._pointer.parent, *self._root.glob("[!.]*")):
+            for unfinished in folder.glob(".*.partial"):  # files that `write_atomically` had begun
+                unfinished.unlink(missing_ok=True)
 
     def names(self) -> list[str]:
         """Versions kept, oldest round first."""

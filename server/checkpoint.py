@@ -89,6 +89,8 @@ class CheckpointFile:
 
     def load(self) -> RunState | None:
         """The state as last saved, None before the first; StateDamaged where it was changed."""
+        for leftover in self.path.parent.glob(f".{self.path.name}.*.partial"):
+            leftover.unlink(missing_ok=True)  # of a process that was killed while it wrote
         if not self.path.exists():
             return None
         stored = self.path.read_bytes()

@@ -7,7 +7,8 @@ from common.bundle import Bundle, make_bundle
 from common.qana.config import QanaConfig
 from common.qana.convert import convert
 from common.qana.fold import fold
-from common.qana.quantize import quantizable_weights
+from common.qana.network import BOUND
+from common.qana.quantize import chain_names, quantizable_weights
 from common.qana.weights import NamedWeights
 from server.checkpoint import RunState
 from server.plan import RunPlan
@@ -18,6 +19,11 @@ def combined_ranges(ranges: list[tuple[tuple[float, ...], int]]) -> tuple[float,
     values = np.array([r for r, _ in ranges], np.float64)
     averaged = np.average(values, axis=0, weights=[n for _, n in ranges])
     return tuple(float(v) for v in averaged)
+
+
+def widest_ranges(config: QanaConfig) -> tuple[float, ...]:
+    """Ranges that cut nothing off, for want of measured ones: every activation's bound."""
+    return (*[BOUND] * (len(chain_names(config)) - 1), 0.0)
 
 
 def quantize_after_training(

@@ -6,13 +6,13 @@ in the `History`. A step can be done again from its checkpoint with the same out
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime
 from typing import TypeVar
 
-from common.bundle import FLOAT, Bundle, load_bundle, save_bundle
+from common.bundle import FLOAT, QUANTIZED, Bundle, load_bundle, save_bundle
 from common.classes import ClassMap
-from common.errors import FedqanaError, QuorumMissed, SiteRefused
+from common.errors import ConversionRefused, FedqanaError, QuorumMissed, SiteRefused
 from common.messages import (
     PROTOCOL,
     Answer,
@@ -25,18 +25,24 @@ from common.messages import (
     Instruction,
     Kind,
     TrainAsk,
+    TrainReply,
 )
 from common.metrics import summarize
 from common.qana.networks import initial_weights, model_hash
 from common.qana.quantize import chain_names
-from common.qana.weights import grow_head
+from common.qana.weights import NamedWeights, grow_head
 from common.score_counts import ScoreCounts
 from common.seeds import derive_seed
 from server.checkpoint import DONE, FINAL, CheckpointFile, RunState
 from server.class_registry import grow_moments, newly_met, registered_counts
 from server.flower import aggregate
 from server.history.store import History
-from server.model_builder import build_bundle, combined_ranges, quantize_after_training
+from server.model_builder import (
+    build_bundle,
+    combined_ranges,
+    quantize_after_training,
+    widest_ranges,
+)
 from server.plan import RunPlan
 from server.progress import Progress, tell
 from server.run_folder import RunFolder
@@ -48,10 +54,13 @@ from server.validation import (
     check_final,
     check_handshake,
     check_update,
+    optimizer_steps,
+    outlying_statistics,
     parsed,
 )
 
 T = TypeVar("T")
+Update = tuple[TrainReply, NamedWeights]
 _TRAIN_ATTEMPTS = 2
 _WAIT_FOR_NODES = 0.5
 
@@ -80,6 +89,7 @@ class Coordinator:
         self._log = RunLog(history, plan)
         self._checkpoint = CheckpointFile(folder.checkpoint)
         self._nodes: dict[str, str] = {}
+        self._sizes: dict[str, HandshakeReply] = {}
         self._state = RunState(1, "train", plan.classes, {})
 
     def run(self) -> None:
@@ -164,6 +174,7 @@ class Coordinator:
                 self._log.site(name, reply, f"{error.code}: {error}")
                 continue
             self._nodes[name] = node
+            self._sizes[name] = reply
             self._log.site(name, reply)
         if not self._nodes:
             raise QuorumMissed(
@@ -198,46 +209,47 @@ class Coordinator:
         current = state.floating if phase == "float" else state.quantized
         if phase == "qat" and state.round == plan.float_rounds + 1:
             state.strategy = {}  # moments of the float network mean nothing to the quantized one
-        rate = plan.learning_rate_in(state.round)
-        asks = {
-            site: Instruction(
-                "train",
-                TrainAsk(
-                    run=plan.run,
-                    round=state.round,
-                    phase=phase,
-                    classes=state.classes,
-                    config=plan.config,
-                    epochs=plan.local_epochs,
-                    batch=plan.batch,
-                    learning_rate=rate,
-                    prior_strength=plan.prior_strength if plan.balance == "prior" else 0.0,
-                    proximal=plan.proximal if plan.strategy == "fedprox" else 0.0,
-                    balance=plan.balance,
-                    seed=derive_seed(plan.seed, "train", state.round, site),
-                ),
-                arrays=current,
+        ask_of = {
+            site: TrainAsk(
+                run=plan.run,
+                round=state.round,
+                phase=phase,
+                classes=state.classes,
+                config=plan.config,
+                epochs=plan.local_epochs,
+                batch=plan.batch,
+                learning_rate=plan.learning_rate_in(state.round),
+                prior_strength=plan.prior_strength if plan.balance == "prior" else 0.0,
+                proximal=plan.proximal if plan.strategy == "fedprox" else 0.0,
+                balance=plan.balance,
+                seed=derive_seed(plan.seed, "train", state.round, site),
             )
             for site in state.sites
         }
-        shapes = {name: array.shape for name, array in current.items()}
-        need = math.ceil(plan.quorum * len(state.sites))
+        asks = {site: Instruction("train", ask, arrays=current) for site, ask in ask_of.items()}
+
+        def check(site: str, answer: Answer) -> Update:
+            return check_update(answer, current, ask_of[site], self._sizes[site].n_train)
+
+        def compare(found: Mapping[str, Update]) -> dict[str, SiteRefused]:
+            weights = {
+                site: (arrays, optimizer_steps(ask_of[site], reply.examples))
+                for site, (reply, arrays) in found.items()
+            }
+            unlike = SiteRefused("outlier", "batch-norm statistics unlike all other sites'")
+            return dict.fromkeys(outlying_statistics(weights, current), unlike)
+
         for attempt in range(1, _TRAIN_ATTEMPTS + 1):
-            replies = self._ask("train", asks, lambda _, answer: check_update(answer, shapes))
-            if len(replies) >= need:
+            replies = self._ask("train", asks, check, compare)
+            if len(replies) >= self._quorum:
                 break
             self._log.event(
                 "quorum-missed",
-                f"{len(replies)} of {need} needed updates, attempt {attempt}",
+                f"{len(replies)} of {self._quorum} needed updates, attempt {attempt}",
                 state.round,
             )
         else:
-            silent = ", ".join(sorted(set(state.sites) - set(replies)))
-            raise QuorumMissed(
-                f"round {state.round}: {len(replies)} of {len(state.sites)} sites delivered a "
-                f"usable update, {need} are needed; missing: {silent}; see 'fedqana runs show "
-                f"{plan.run}', then resume"
-            )
+            self._require_quorum(replies, "update")
         updates = {site: (arrays, reply.examples) for site, (reply, arrays) in replies.items()}
         state.aggregated = len(updates)
         combined, state.strategy = aggregate(plan, state.round, current, updates, state.strategy)
@@ -266,13 +278,11 @@ class Coordinator:
         replies = self._ask(
             "evaluate",
             {site: Instruction("evaluate", ask, arrays=weights) for site in state.sites},
-            lambda _, answer: check_evaluation(answer, len(state.classes), n_layers, calibrate),
+            lambda site, answer: check_evaluation(
+                answer, len(state.classes), n_layers, calibrate, self._sizes[site].n_validation
+            ),
         )
-        if not replies:
-            raise QuorumMissed(
-                f"round {state.round}: no site delivered a usable evaluation; see 'fedqana runs "
-                f"show {plan.run}', then resume"
-            )
+        self._require_quorum(replies, "evaluation")
         if calibrate:
             state.ranges = combined_ranges(
                 [(reply.ranges, reply.calibration_images) for reply, _ in replies.values()]
@@ -287,13 +297,34 @@ class Coordinator:
 
     def _bundle(self) -> str:
         state = self._state
-        bundle = build_bundle(self._plan, state)
+        try:
+            bundle = build_bundle(self._plan, state)
+        except ConversionRefused as error:
+            # Nobody's fault that could be told: the run goes on from the last weights that did.
+            self._log.event("round-discarded", str(error), state.round)
+            self._go_back()
+            bundle = build_bundle(self._plan, state)
         folder = self._folder.version(state.round)
         save_bundle(bundle, folder)
         self._log.version(bundle, folder)
         fits = [name for name, report in bundle.card.fit.items() if report["fits"]]
         size = len(bundle.files["program.fbz"]) // 1024
         return f"program {size} KiB, fits {' and '.join(fits) or 'no device'}"
+
+    def _go_back(self) -> None:
+        """Put the last version's weights, or the initial ones, in the place of this round's."""
+        plan, state = self._plan, self._state
+        n_classes = len(state.classes)
+        if state.round > 1:
+            before = load_bundle(self._folder.version(state.round - 1))
+            floating, quantized = before.weights(FLOAT), before.weights(QUANTIZED)
+            state.ranges, state.metrics = before.card.ranges, dict(before.card.metrics)
+        else:
+            floating = initial_weights(plan.config, n_classes, plan.seed)
+            state.ranges, state.metrics = widest_ranges(plan.config), {}
+            quantized = quantize_after_training(floating, state.ranges, plan.config)
+        state.floating = grow_head(floating, n_classes)
+        state.quantized = grow_head(quantized, n_classes)
 
     def _deploy(self) -> str:
         plan, state = self._plan, self._state
@@ -315,8 +346,11 @@ class Coordinator:
                 )
                 for site in state.sites
             },
-            lambda _, answer: check_deployment(answer, state.classes, state.round, layers),
+            lambda site, answer: check_deployment(
+                answer, state.classes, state.round, layers, self._sizes[site].n_validation
+            ),
         )
+        self._log.deployment_begins(state.round)
         before = state.classes
         self._register_classes(replies)
         for site, reply in sorted(replies.items()):
@@ -340,13 +374,9 @@ class Coordinator:
         replies = self._ask(
             "final",
             {site: Instruction("final", ask, files=files) for site in state.sites},
-            lambda _, answer: check_final(answer, len(state.classes)),
+            lambda site, answer: check_final(answer, len(state.classes), self._sizes[site].n_test),
         )
-        if not replies:
-            raise QuorumMissed(
-                f"no site delivered a usable final evaluation; see 'fedqana runs show {plan.run}', "
-                "then resume"
-            )
+        self._require_quorum(replies, "final evaluation")
         pooled = ScoreCounts.zeros(len(state.classes))
         for site in sorted(replies):
             pooled = pooled + ScoreCounts.from_json(replies[site].heads["akida"])
@@ -369,15 +399,31 @@ class Coordinator:
         state.quantized = grow_head(state.quantized, n_classes)
         state.strategy = grow_moments(state.strategy, n_classes)
 
+    @property
+    def _quorum(self) -> int:
+        return math.ceil(self._plan.quorum * len(self._state.sites))
+
+    def _require_quorum(self, replies: Collection[str], what: str) -> None:
+        sites = self._state.sites
+        if len(replies) < self._quorum:
+            silent = ", ".join(sorted(set(sites) - set(replies)))
+            raise QuorumMissed(
+                f"round {self._state.round}: {len(replies)} of {len(sites)} sites delivered a "
+                f"usable {what}, {self._quorum} are needed; missing: {silent}; see 'fedqana runs "
+                f"show {self._plan.run}', then resume"
+            )
+
     def _ask(
         self,
         step: Kind,
         instructions: Mapping[str, Instruction],
         check: Callable[[str, Answer], T],
+        compare: Callable[[Mapping[str, T]], Mapping[str, SiteRefused]] = lambda found: {},
     ) -> dict[str, T]:
         """Exchange one step with the sites and keep what stands up to ``check``.
 
-        Every site's outcome goes into the history; a site that did not answer is named.
+        ``compare`` then looks at what all of them sent, and refuses some of it. Every site's
+        outcome goes into the history; a site that did not answer is named.
         """
         online = set(self._transport.nodes())
         nodes = {
@@ -387,20 +433,24 @@ class Coordinator:
         }
         deliveries = self._exchange(nodes, step)
         usable: dict[str, T] = {}
+        refused: dict[str, SiteRefused] = {}
         for site in sorted(instructions):
-            delivery = deliveries.get(self._nodes.get(site, ""))
-            reason = ""
-            checked: T | None = None
             try:
                 if self._nodes.get(site) not in online:
                     raise SiteRefused("not-connected", "the site is not connected")
-                answer = _answer(delivery, self._plan.deadline)
-                checked = check(site, answer)
-                usable[site] = checked
+                answer = _answer(deliveries.get(self._nodes[site]), self._plan.deadline)
+                usable[site] = check(site, answer)
             except SiteRefused as error:
-                reason = f"{error.code}: {error}"
+                refused[site] = error
+        for site, unlike in compare(usable).items():
+            refused[site] = unlike
+            del usable[site]
+        for site in sorted(instructions):
+            delivery = deliveries.get(self._nodes.get(site, ""))
+            reason = f"{refused[site].code}: {refused[site]}" if site in refused else ""
+            if reason:
                 self._log.event("reply-refused", f"{step}: {reason}", self._state.round, site)
-            self._log.site_result(self._state.round, site, step, delivery, checked, reason)
+            self._log.site_result(self._state.round, site, step, delivery, usable.get(site), reason)
         return usable
 
     def _exchange(self, instructions: Mapping[str, Instruction], step: str) -> dict[str, Delivery]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from common.bundle import Bundle, software_versions
+from common.errors import RunNotFound
 from common.files import sha256_of
 from common.messages import DeployReply, HandshakeReply, Kind
 from common.score_counts import ScoreCounts
@@ -52,7 +53,7 @@ class RunLog:
 
     def resume(self, state: RunState) -> None:
         """The run goes on; RunNotFound where this history does not know it."""
-        stored = self._history.get_run(self._plan.run)
+        stored = self._stored()
         self._history.save_run(replace(stored, state="running", finished_at=None, reason=""))
         self.event("resumed", f"at step {state.step}", state.round)
 
@@ -64,7 +65,16 @@ class RunLog:
 
     def is_finished(self) -> bool:
         """Whether the history has the run's end."""
-        return self._history.get_run(self._plan.run).state == "finished"
+        return self._stored().state == "finished"
+
+    def _stored(self) -> Run:
+        """The run itself: a history looks for beginnings of ids too, which other runs may have."""
+        if not self._history.has_run(self._plan.run):
+            raise RunNotFound(
+                f"the history does not know the run {self._plan.run}; give the --database or --out "
+                "that it was started with"
+            )
+        return self._history.get_run(self._plan.run)
 
     def event(
         self, kind: str, message: str, round_number: int | None = None, site: str | None = None
@@ -148,6 +158,10 @@ class RunLog:
         for device, report in card.fit.items():
             if not report["fits"]:
                 self.event("does-not-fit", f"{device}: {report['reason']}", card.version)
+
+    def deployment_begins(self, round_number: int) -> None:
+        """A round's deployment begins, perhaps again: what it reported before counts no more."""
+        self._history.clear_edge_updates(self._plan.run, round_number)
 
     def edge_update(
         self, round_number: int, site: str, reply: DeployReply, heads: Mapping[str, ScoreCounts]

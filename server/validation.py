@@ -11,7 +11,7 @@ from typing import get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from common.classes import ClassMap
+from common.classes import ClassMap, is_code
 from common.errors import SiteRefused
 from common.messages import (
     PROTOCOL,
@@ -22,14 +22,30 @@ from common.messages import (
     HandshakeReply,
     M,
     SiteCode,
+    TrainAsk,
     TrainReply,
     parse_reply,
 )
 from common.metrics import ScoreCounts
-from common.qana.network import BOUND
+from common.qana.network import BATCH_NORM_MOMENTUM, BOUND
+from common.qana.quantize import CALIBRATION_IMAGES, SMALLEST_RANGE
+from common.qana.weights import NamedWeights, is_statistic
 
-LARGEST_WEIGHT = 1e6
-"""A trained weight beyond this is a fault or an attack; float32 sums stay finite below it."""
+LARGEST_STATISTIC = 1e4
+"""A batch norm's mean or variance beyond this is a fault or an attack: networks trained on the
+four sources of HAM10000 stay below 100."""
+
+ADAM_REACH = 7.3
+ROUNDING = 1e-4
+"""Of float32 weights up to a thousand."""
+
+OUTLIER = 20.0
+"""Times the median: sources of HAM10000 stay within 2 of it."""
+
+_FEWEST_TO_COMPARE = 3
+
+MOST_GROWTH, FEW = 10, 1000
+"""A site's training cases during a run (new ones, SMOTE's) against those at the handshake."""
 
 MOST_CLASSES = 64
 """Of a run, those of all sites together: no site can make the network grow without limit."""
@@ -67,16 +83,76 @@ def check_handshake(reply: HandshakeReply, classes: ClassMap, model_hash: str) -
 
 
 def check_update(
-    answer: Answer, expected: Shapes
-) -> tuple[TrainReply, dict[str, NDArray[np.float32]]]:
-    """A training reply with exactly the expected arrays, all finite and of sane size."""
+    answer: Answer, current: NamedWeights, ask: TrainAsk, n_train: int
+) -> tuple[TrainReply, NamedWeights]:
+    """A training reply with exactly the model's arrays, all finite, none moved too far.
+
+    Parameters
+    ----------
+    current : named arrays
+        What the site was sent.
+    ask : TrainAsk
+        How it was asked to train.
+    n_train : int
+        Training cases that it reported at the handshake.
+    """
     reply = parsed(answer, TrainReply)
-    check_arrays(answer.arrays, expected)
+    if reply.examples > MOST_GROWTH * n_train + FEW:
+        raise SiteRefused("counts", "trained on far more cases than it reported at the handshake")
+    check_arrays(answer.arrays, {name: array.shape for name, array in current.items()})
+    reach = farthest(ask, reply.examples)
+    for name, array in answer.arrays.items():
+        if not is_statistic(name) and np.abs(array - current[name]).max(initial=0.0) > reach:
+            raise SiteRefused(
+                "too-far", f"array {name} moved by more than {reach:.3g}, the most that the "
+                "optimizer's steps can"
+            )  # fmt: skip
     return reply, answer.arrays
 
 
+def optimizer_steps(ask: TrainAsk, examples: int) -> int:
+    """Optimizer steps that a site needs to train on ``examples`` cases as asked."""
+    return ask.epochs * math.ceil(examples / ask.batch)
+
+
+def farthest(ask: TrainAsk, examples: int) -> float:
+    """How far a weight can move in a round.
+
+    One step of Adam with beta1 = 0.9 and beta2 = 0.999 moves a weight by less than 7.3 learning
+    rates, whatever the gradients: |m| / sqrt(v) is largest where g falls as (beta1 / beta2)^k
+    (Cauchy-Schwarz), 0.1 / sqrt(0.001 (1 - 0.81 / 0.999)) = 7.27. FedProx's pull is part of the
+    gradient.
+    """
+    return ADAM_REACH * ask.learning_rate * optimizer_steps(ask, examples) + ROUNDING
+
+
+def outlying_statistics(
+    updates: Mapping[str, tuple[NamedWeights, int]], current: NamedWeights
+) -> set[str]:
+    """Sites whose batch-norm statistics cannot be those of activations like the others'.
+
+    A moving statistic after s steps is momentum^s of the old one and the rest of the batches', so
+    the batches' own mean can be told. A site is an outlier where the norm of all of these is more
+    than `OUTLIER` times the sites' median; told among three sites or more.
+
+    Parameters
+    ----------
+    updates : mapping of site to (named arrays, steps)
+    """
+    names = [name for name in current if is_statistic(name)]
+    if len(updates) < _FEWEST_TO_COMPARE or not names:
+        return set()
+    norms = {}
+    for site, (arrays, n_steps) in updates.items():
+        kept = BATCH_NORM_MOMENTUM**n_steps
+        seen = [(arrays[n].astype(np.float64) - kept * current[n]) / (1 - kept) for n in names]
+        norms[site] = float(np.sqrt(sum(np.square(array).sum() for array in seen)))
+    median = float(np.median(list(norms.values())))
+    return {site for site, norm in norms.items() if norm > OUTLIER * median}
+
+
 def check_arrays(arrays: Mapping[str, NDArray[np.float32]], expected: Shapes) -> None:
-    """Refuse missing or additional names, other shapes or types, and non-finite values."""
+    """Refuse missing or additional names, other shapes or types, and impossible values."""
     if set(arrays) != set(expected):
         raise SiteRefused("names", "the update's arrays have other names than the model's")
     for name, shape in expected.items():
@@ -87,41 +163,46 @@ def check_arrays(arrays: Mapping[str, NDArray[np.float32]], expected: Shapes) ->
             raise SiteRefused("type", f"array {name} is {array.dtype}, expected float32")
         if not np.isfinite(array).all():
             raise SiteRefused("not-finite", f"array {name} has values that are not finite")
-        if np.abs(array).max(initial=0.0) > LARGEST_WEIGHT:
-            raise SiteRefused("too-large", f"array {name} has values above {LARGEST_WEIGHT:g}")
+        if is_statistic(name) and np.abs(array).max(initial=0.0) > LARGEST_STATISTIC:
+            raise SiteRefused("too-large", f"array {name} has values above {LARGEST_STATISTIC:g}")
         if name.endswith("/moving_variance") and array.min(initial=0.0) < 0:
             raise SiteRefused("negative-variance", f"array {name} has negative values")
 
 
 def check_evaluation(
-    answer: Answer, n_classes: int, n_layers: int, calibrated: bool
+    answer: Answer, n_classes: int, n_layers: int, calibrated: bool, n_cases: int
 ) -> tuple[EvaluateReply, ScoreCounts]:
-    """An evaluation with consistent counts and, where asked for, usable ranges."""
+    """An evaluation with consistent counts and, where asked for, usable ranges.
+
+    ``n_cases`` is the number of validation cases that the site reported at the handshake.
+    """
     reply = parsed(answer, EvaluateReply)
-    counts = check_counts(reply.counts, n_classes)
+    counts = check_counts(reply.counts, n_classes, n_cases)
     if calibrated:
         check_ranges(reply.ranges, n_layers)
-        if reply.calibration_images < 1:
-            raise SiteRefused("ranges", "calibration ranges of no images")
+        if not 1 <= reply.calibration_images <= CALIBRATION_IMAGES:
+            raise SiteRefused("ranges", f"calibration on other than 1 to {CALIBRATION_IMAGES}")
     return reply, counts
 
 
-def check_counts(value: object, n_classes: int) -> ScoreCounts:
-    """Counts over at most the run's classes, padded to all of them."""
+def check_counts(value: object, n_classes: int, n_cases: int) -> ScoreCounts:
+    """Counts of at most the site's cases over the run's classes, padded to all of them."""
     try:
         counts = ScoreCounts.from_json(value)
     except ValueError as error:
         raise SiteRefused("counts", f"evaluation counts that cannot be: {error}") from error
     if counts.n_classes > n_classes:
         raise SiteRefused("unknown-class", "counts for classes that the run does not have")
+    if counts.n > n_cases:
+        raise SiteRefused("counts", "counts of more cases than it reported at the handshake")
     return counts.padded(n_classes)
 
 
 def check_ranges(ranges: tuple[float, ...], n_layers: int) -> None:
-    """One finite range per layer, within the activations' bound and above zero; the head's is 0."""
+    """One finite range per layer, from the smallest there is to the bound; the head's is 0."""
     usable = (
         len(ranges) == n_layers
-        and all(math.isfinite(r) and 0 < r <= BOUND * 1.001 for r in ranges[:-1])
+        and all(SMALLEST_RANGE <= r <= BOUND * 1.001 for r in ranges[:-1])
         and ranges[-1] == 0
     )
     if not usable:
@@ -129,20 +210,21 @@ def check_ranges(ranges: tuple[float, ...], n_layers: int) -> None:
 
 
 def check_deployment(
-    answer: Answer, classes: Collection[str], version: int, layers: Collection[str]
+    answer: Answer, classes: Collection[str], version: int, layers: Collection[str], n_cases: int
 ) -> DeployReply:
     """A deployment report whose counts are consistent and whose version is one that exists.
 
-    ``classes`` are the run's codes: those reported as new are others.
+    ``classes`` are the run's codes: those reported as new are others. ``n_cases`` as in
+    `check_evaluation`.
     """
     reply = parsed(answer, DeployReply)
     n_classes = len(classes)
     check_heads(reply.heads, ("akida", "quantized", "chip_before", "chip_after"))
     for counts in reply.heads.values():
-        check_counts(counts, n_classes + len(reply.new_classes))
-    check_agreement(reply.agreement)
+        check_counts(counts, n_classes + len(reply.new_classes), n_cases)
+    check_agreement(reply.agreement, n_cases)
     for correct, n in (reply.old_before, reply.old_after, reply.new_before, reply.new_after):
-        if correct > n:
+        if not correct <= n <= n_cases:
             raise SiteRefused("counts", "more correct cases than cases")
     if not set(reply.mean_spikes) <= set(layers):
         raise SiteRefused("names", "spike counts of layers that the network does not have")
@@ -151,20 +233,24 @@ def check_deployment(
     if n_classes + len(reply.new_classes) > MOST_CLASSES:
         raise SiteRefused("unknown-class", f"a run has at most {MOST_CLASSES} classes")
     for code in reply.new_classes:
-        if not (code.isascii() and code.replace("_", "").isalnum() and len(code) <= 32):
+        if not is_code(code):
             raise SiteRefused("unknown-class", "a new class without a usable code")
     if len({*classes, *reply.new_classes}) != n_classes + len(reply.new_classes):
         raise SiteRefused("unknown-class", "a new class that the run has already, or twice")
     return reply
 
 
-def check_final(answer: Answer, n_classes: int) -> FinalReply:
-    """A final report with consistent counts for every head."""
+def check_final(answer: Answer, n_classes: int, n_cases: int) -> FinalReply:
+    """A final report with consistent counts for every head.
+
+    The chip's may be left out: nothing serves at a site that every deployment failed at.
+    ``n_cases`` is the number of test cases that the site reported at the handshake.
+    """
     reply = parsed(answer, FinalReply)
-    check_heads(reply.heads, ("float", "quantized", "akida", "chip"))
+    check_heads({*reply.heads, "chip"}, ("float", "quantized", "akida", "chip"))
     for counts in reply.heads.values():
-        check_counts(counts, n_classes)
-    check_agreement(reply.agreement)
+        check_counts(counts, n_classes, n_cases)
+    check_agreement(reply.agreement, n_cases)
     return reply
 
 
@@ -174,10 +260,10 @@ def check_heads(heads: Collection[str], expected: Collection[str]) -> None:
         raise SiteRefused("counts", "the counts of a head are missing")
 
 
-def check_agreement(found: Mapping[str, int]) -> None:
-    """Equal spikes and predictions cannot exceed their totals."""
+def check_agreement(found: Mapping[str, int], n_cases: int) -> None:
+    """Equal spikes and predictions cannot exceed their totals, nor images the site's cases."""
     keys = {"images", "equal_predictions", "spikes", "equal_spikes"}
-    if set(found) != keys or min(found.values()) < 0:
+    if set(found) != keys or found["images"] > n_cases:
         raise SiteRefused("counts", "agreement counts that cannot be")
     if found["equal_predictions"] > found["images"] or found["equal_spikes"] > found["spikes"]:
         raise SiteRefused("counts", "agreement counts that cannot be")

@@ -52,8 +52,9 @@ def create_run(folder: Path, plan: RunPlan, settings: DataSettings) -> None:
 
 
 def find_run(out: Path, name: str) -> Path:
-    """The folder of a run by name or unique prefix; RunNotFound says which there are."""
-    found = sorted(p.parent.name for p in out.glob(f"*/{_SETTINGS}"))
+    """The folder of a run by name, unique prefix, or "latest"; RunNotFound says which there are."""
+    settings = sorted(out.glob(f"*/{_SETTINGS}"), key=lambda p: (p.stat().st_mtime, p.parent.name))
+    found = [p.parent.name for p in settings]
     matching = [run for run in found if run == name] or [r for r in found if r.startswith(name)]
     if name == "latest" and found:
         matching = found[-1:]

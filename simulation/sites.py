@@ -100,6 +100,11 @@ def site_names(settings: DataSettings) -> list[str]:
         raise SettingsError(
             f"--new-class: there is no site {new.site!r}; the sites are {', '.join(names)}"
         )
+    if new is not None and wanted not in ("", POOLED, new.site):
+        raise SettingsError(
+            f"--new-class: only {new.site} has cases of {new.code}, so --baseline {wanted} could "
+            f"not be judged on them; use --baseline {new.site} or {POOLED}"
+        )
     return [wanted] if wanted else names
 
 
@@ -173,6 +178,10 @@ def _arrivals(
             {i for i, y in zip(train.lesion_ids, train.labels, strict=True) if y == index}
         )
         if new.site == name:
+            if not held:
+                raise DataUnfit(
+                    f"--new-class: {name} has no training lesion of {new.code}; name another site"
+                )
             left = settings.rounds - new.round + 1
             ordered = [str(v) for v in rng.permutation(np.array(held, np.str_))]
             arrives |= {

@@ -194,9 +194,9 @@ class Program:
         return report
 
     def measure(self, images: NDArray[np.uint8]) -> Measurement:
-        """Latency and power over ``images`` on the real device; None values without one."""
+        """Latency and power over ``images`` on the real device; None values without either."""
         description = available_device()
-        if not description.real:
+        if not description.real or not len(images):
             return Measurement(description)
         device = akida.devices()[0]
         powers, floor = {}, None

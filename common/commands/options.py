@@ -2,13 +2,18 @@
 
 import click
 
-from common.classes import HAM10000_CLASSES, ClassMap
+from common.classes import HAM10000_CLASSES, ClassMap, is_code
 
 
 def _as_class_map(ctx: click.Context, option: click.Parameter, value: str) -> ClassMap:
     codes = tuple(code.strip().lower() for code in value.split(","))
     if not all(codes) or len(set(codes)) != len(codes):
         raise click.BadParameter("give distinct class codes separated by commas")
+    unusable = [code for code in codes if not is_code(code)]
+    if unusable:
+        raise click.BadParameter(
+            f"{unusable[0]!r} is no class code: use up to 32 letters a to z, digits, '_' and '-'"
+        )
     return ClassMap(codes)
 
 

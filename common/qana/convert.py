@@ -7,6 +7,7 @@ have, and the only version that learns on the chip, whereas cnn2snn targets vers
 import contextlib
 import io
 import logging
+import warnings
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 
@@ -50,6 +51,9 @@ def convert_model(model: keras.Model, names: list[str], n_classes: int) -> Progr
     try:
         with (
             set_akida_version(AkidaVersion.v1),
+            warnings.catch_warnings(
+                action="ignore"
+            ),  # of thresholds it cuts: measured by agreement
             contextlib.redirect_stdout(io.StringIO()),
             eagerly(),
         ):

@@ -33,6 +33,9 @@ SPIKE_RANGE = 1.5
 """Any range in (1, 2] makes quantizeml's 1-bit step 1.0 and so the spike's threshold 0.5."""
 
 CALIBRATION_PERCENTILE = 99.7
+CALIBRATION_IMAGES = 256
+"""At most so many of a site's training images are looked at for its ranges."""
+
 SMALLEST_RANGE = 0.05
 """Below this a layer is silent; its range must still be one to divide by."""
 

@@ -26,8 +26,7 @@ def client() -> None:
 @_JSON
 def status(state_dir: Path, as_json: bool) -> None:
     """Show the program in service and what it has learned."""
-    service = _service(state_dir)
-    _print(service.status(), as_json)
+    _print(_service(state_dir, read_only=True).status(), as_json)
 
 
 @client.command()
@@ -54,9 +53,13 @@ def versions(state_dir: Path, as_json: bool) -> None:
 @_JSON
 def rollback(state_dir: Path, as_json: bool) -> None:
     """Return to the last version with another program; nothing learned is lost."""
-    service = _service(state_dir)
-    service.rollback()
-    _print(service.status(), as_json)
+    from edge_client.state_lock import state_in_use
+
+    _versions(state_dir).require_current()  # before a lock makes the folder
+    with state_in_use(state_dir, wait=5.0):
+        service = _service(state_dir)
+        service.rollback()
+        _print(service.status(), as_json)
 
 
 def _versions(state_dir: Path) -> Any:
@@ -65,12 +68,12 @@ def _versions(state_dir: Path) -> Any:
     return VersionFolder(state_dir)
 
 
-def _service(state_dir: Path) -> Any:
+def _service(state_dir: Path, read_only: bool = False) -> Any:
     """The site's client; refuses a folder without one instead of making it."""
     from edge_client.service import EdgeClient
 
     _versions(state_dir).require_current()
-    return EdgeClient(state_dir)
+    return EdgeClient(state_dir, read_only=read_only)
 
 
 def _print(values: dict[str, Any], as_json: bool) -> None:

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Self
 
-from sqlalchemy import Connection, RowMapping, Select, Table, func, insert, select, update
+from sqlalchemy import Connection, RowMapping, Select, Table, delete, func, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError
 
@@ -112,6 +112,11 @@ class History:
         """Write what one site's edge client did in one round."""
         self._save(tables.edge_updates, edge_update)
 
+    def clear_edge_updates(self, run_id: str, round: int) -> None:
+        """Remove a round's edge updates: the step that reported them is being done again."""
+        table = tables.edge_updates
+        self._write(delete(table).where(table.c.run_id == run_id, table.c.round == round), run_id)
+
     def add_event(
         self,
         run_id: str,
@@ -159,6 +164,11 @@ class History:
                 RunSummary(_run(row), row["sites"], row["sites_accepted"], row["rounds_finished"])
                 for row in connection.execute(_newest_first(query)).mappings()
             ]
+
+    def has_run(self, run_id: str) -> bool:
+        """Whether there is a run of exactly this id."""
+        with self._database.reading() as connection:
+            return run_id in _run_ids(connection)
 
     def get_run(self, run_id: str) -> Run:
         """Return the run with this id, with this unique beginning of an id, or the "latest".

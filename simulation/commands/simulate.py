@@ -210,6 +210,8 @@ def _create(
     run = name or new_run_name()
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", run):
         raise SettingsError(f"--run {run}: use letters, digits, '.', '_' and '-'")
+    if run == "latest":
+        raise SettingsError("--run latest: this names the newest run; use another name")
     if run == _CACHE or run.startswith("history.db"):
         raise SettingsError(f"--run {run}: the output folder has its own {run}; use another name")
     if settings["float_rounds"] < 1:

@@ -37,7 +37,10 @@ def test_bounds(counts: list[int], units: int) -> None:
 
 
 def test_nothing_to_learn_from() -> None:
-    with pytest.raises(DataUnfit, match="no spikes"):
+    with pytest.raises(DataUnfit, match="nothing to learn from"):
         learning_parameters(np.zeros((0, 8), np.uint8), np.zeros(0, np.int64), 3)
-    with pytest.raises(DataUnfit, match="no spikes"):
-        learning_parameters(np.zeros((4, 8), np.uint8), np.zeros(4, np.int64), 3)
+
+
+def test_a_silent_program_gets_the_smallest_layer() -> None:
+    chosen = learning_parameters(np.zeros((4, 8), np.uint8), np.zeros(4, np.int64), 3)
+    assert chosen.num_weights == 1

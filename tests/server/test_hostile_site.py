@@ -2,24 +2,30 @@
 
 import json
 import os
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from flwr.app import Context, Message
+from flwr.app import ConfigRecord, Context, Message
 
+from common.bundle import load_bundle
 from common.errors import SiteRefused
 from common.messages import Answer, DeployReply
 from common.qana.networks import initial_weights
 from common.qana.quantize import chain_names
+from edge_client.case_journal import CaseJournal
 from edge_client.flower import app as deployed
+from edge_client.site import SiteFolder
 from server.flower import aggregate
 from server.history.records import RunRecord
+from server.run_folder import RunFolder
 from server.validation import MOST_CLASSES, check_deployment
+from simulation.sites import NewClass
 from tests.support.hostile import HostileSites, Twist, run_with
-from tests.support.tiny_run import TINY, create_tiny, record_of, state_of, tiny_plan
+from tests.support.tiny_run import TINY, create_tiny, record_of, run_tiny, state_of, tiny_plan
 
 BAD = "site-2"
 SECRET = "PatientMueller"
@@ -168,7 +174,7 @@ def test_new_classes_without_end_are_refused(tmp_path: Path) -> None:
         .model_dump_json()
     )
     with pytest.raises(SiteRefused) as refusal:
-        check_deployment(Answer(reply.model_dump_json()), classes, 1, chain_names(TINY))
+        check_deployment(Answer(reply.model_dump_json()), classes, 1, chain_names(TINY), 100)
     assert refusal.value.code == "unknown-class"
 
 
@@ -176,3 +182,121 @@ def _deploy_reply(out: Path) -> DeployReply:
     """What an honest site answers to a deployment."""
     _, client = _hostile_run(out, {})
     return DeployReply.model_validate_json(client.answers["deploy", BAD].reply)
+
+
+def test_weights_that_no_training_can_reach_cost_their_site_the_round(tmp_path: Path) -> None:
+    def inflated(answer: Answer, _: int) -> Answer:
+        arrays = {name: np.full_like(array, 30.0) for name, array in answer.arrays.items()}
+        return replace(answer, arrays=arrays)
+
+    def strange(answer: Answer, _: int) -> Answer:
+        arrays = {
+            name: array * 500 if name.endswith("/moving_mean") else array
+            for name, array in answer.arrays.items()
+        }
+        return replace(answer, arrays=arrays)
+
+    twists: dict[tuple[str, str], Twist] = {("train", BAD): inflated, ("train", "site-3"): strange}
+    folder, _ = _hostile_run(tmp_path, twists)
+    record = record_of(folder)
+    assert record.run.state == "finished"
+    assert _refused(record) == [(1, BAD, "train", "too-far"), (1, "site-3", "train", "outlier")]
+    assert record.rounds[0].sites_aggregated == 2
+
+
+def test_calibration_cannot_close_the_network(tmp_path: Path) -> None:
+    def next_to_nothing(answer: Answer, _: int) -> Answer:
+        ranges = json.loads(answer.reply)["ranges"]
+        return _with_reply(answer, ranges=[1e-300] * (len(ranges) - 1) + [0.0])
+
+    twists: dict[tuple[str, str], Twist] = {
+        ("evaluate", BAD): next_to_nothing,
+        ("evaluate", "site-3"): lambda a, _: _with_reply(a, calibration_images=10**9),
+    }
+    folder, _ = _hostile_run(tmp_path, twists)
+    record = record_of(folder)
+    assert record.run.state == "finished"
+    assert [(s, step, code) for _, s, step, code in _refused(record)] == [
+        (BAD, "evaluate", "ranges"),
+        ("site-3", "evaluate", "ranges"),
+    ]
+
+
+def test_a_reply_of_numbers_where_text_belongs_is_refused(tmp_path: Path) -> None:
+    folder = create_tiny(tmp_path, qat_rounds=0)
+
+    def odd(message: Message, context: Context) -> Message:
+        reply = deployed(message, context)
+        site = Path(str(context.node_config["site-folder"])).name
+        kind = message.metadata.message_type
+        if kind == "train" and site == BAD:
+            reply.content["answer"] = ConfigRecord({"reply": 5, "error": [1.5, 2.5]})
+        if kind == "evaluate" and site == "site-3":
+            reply.content["more"] = ConfigRecord({"n": 5, "texts": ["a", "bc"], "b": b"x"})
+        return reply
+
+    run_with(folder, odd)
+    record = record_of(folder)
+    assert record.run.state == "finished"
+    assert _refused(record) == [(1, BAD, "train", "malformed")]
+
+
+def test_a_network_that_diverged_is_not_the_end_of_the_run(tmp_path: Path) -> None:
+    # No site is hostile here: a learning rate this high makes weights that do not convert.
+    folder = run_tiny(tmp_path, qat_learning_rate=300.0, qat_rounds=2)
+    record = record_of(folder)
+    assert record.run.state == "finished"
+    discarded = [e.round for e in record.events if e.kind == "round-discarded"]
+    assert discarded
+    for number in discarded:
+        assert number is not None
+        before, after = (load_bundle(RunFolder(folder).version(n)) for n in (number - 1, number))
+        for name in ("quantized.npz", "program.fbz"):
+            assert before.card.sha256[name] == after.card.sha256[name]
+
+
+def _failing_deployments(name: str, times: int) -> Callable[[Message, Context], Message]:
+    """The deployed ClientApp, of which one site fails before its first deployments begin."""
+    left = iter(range(times))
+
+    def client(message: Message, context: Context) -> Message:
+        site = Path(str(context.node_config["site-folder"])).name
+        deployment = message.metadata.message_type == "query.deploy"
+        if site == name and deployment and next(left, None) is not None:
+            raise RuntimeError
+        return deployed(message, context)
+
+    return client
+
+
+def test_a_site_that_missed_a_deployment_learns_its_cases_with_the_next(tmp_path: Path) -> None:
+    folder = create_tiny(tmp_path, {"arrivals": 0.4}, float_rounds=2, qat_rounds=0)
+    run_with(folder, _failing_deployments("site-1", 1))
+    record = record_of(folder)
+    assert _refused(record) == [(1, "site-1", "deploy", "engine-error-2")]
+    site = SiteFolder(folder / "sites" / "site-1")
+    arrived = set(site.read().arrivals.case_ids)
+    journal = CaseJournal(site.state("tiny") / "cases.journal", read_only=True)
+    assert {case.case_id for case in journal.cases()} == arrived
+    learned = [u.cases_learned for u in record.edge_updates if u.site == "site-1"]
+    assert learned == [len(arrived)]
+
+
+def test_a_site_without_a_program_still_judges_the_model(tmp_path: Path) -> None:
+    folder = create_tiny(tmp_path, qat_rounds=0)
+    run_with(folder, _failing_deployments(BAD, 1))
+    record = record_of(folder)
+    assert record.run.state == "finished"
+    (result,) = [r.result for r in record.site_results if (r.site, r.step) == (BAD, "final")]
+    assert {"float", "quantized", "akida"} <= set(result) and "chip" not in result
+
+
+def test_a_class_whose_report_was_lost_does_not_cost_the_test(tmp_path: Path) -> None:
+    new = NewClass(code="vasc", round=1, site="site-1")
+    folder = create_tiny(tmp_path, {"new_class": new}, qat_rounds=0)
+    client = HostileSites({("deploy", "site-1"): lambda a, _: Answer(error="internal-error")})
+    run_with(folder, client)
+    record = record_of(folder)
+    assert record.run.state == "finished" and "vasc" not in record.run.classes
+    finals = {r.site: set(r.result) for r in record.site_results if r.step == "final"}
+    assert all({"akida", "chip"} <= heads for heads in finals.values()) and len(finals) == 4

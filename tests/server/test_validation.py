@@ -13,8 +13,10 @@ from hypothesis import strategies as st
 from common.classes import HAM10000_CLASSES
 from common.errors import SiteRefused
 from common.flower_records import from_array_record, pack_answer, unpack_answer
-from common.messages import PROTOCOL, Answer, HandshakeReply, SiteCode, TrainReply
+from common.messages import PROTOCOL, Answer, HandshakeReply, SiteCode, TrainAsk, TrainReply
+from common.qana.config import QanaConfig
 from common.qana.network import BOUND
+from common.qana.weights import NamedWeights
 from common.score_counts import ScoreCounts
 from server.validation import (
     check_deployment,
@@ -22,6 +24,8 @@ from server.validation import (
     check_final,
     check_handshake,
     check_update,
+    farthest,
+    outlying_statistics,
     parsed,
 )
 
@@ -33,6 +37,14 @@ SECRET = "Patient Mueller, born 1950"
 def arrays(**changed: Any) -> dict[str, Any]:
     good: dict[str, Any] = {name: np.ones(shape, np.float32) for name, shape in SHAPES.items()}
     return {**good, **{name.replace("__", "/"): value for name, value in changed.items()}}
+
+
+CURRENT = arrays()
+ASK = TrainAsk(
+    run="r", round=1, phase="float", classes=("mel", "nv", "bcc"), config=QanaConfig(), epochs=2,
+    batch=4, learning_rate=1e-3, prior_strength=1.0, proximal=0.0, balance="prior", seed=0,
+)  # fmt: skip
+REACH = 7.3e-3 * 2 * 3  # ten cases, in batches of four, twice
 
 
 def update(sent: dict[str, Any] | None = None, **reply: Any) -> Answer:
@@ -60,7 +72,8 @@ def refusal(check: Any, *arguments: Any) -> str:
 BAD_UPDATES = {
     "a NaN": (update(filled("head/bias", np.nan)), "not-finite"),
     "an infinity": (update(filled("head/bias", -np.inf)), "not-finite"),
-    "a huge value": (update(filled("head/kernel", 1e9)), "too-large"),
+    "a huge value": (update(filled("head/kernel", 1e9)), "too-far"),
+    "a huge variance": (update(filled("bn/moving_variance", 1e5)), "too-large"),
     "a wrong shape": (update(arrays(head__bias=np.ones(3, np.float32))), "shape"),
     "a missing name": (update(without("head/bias")), "names"),
     "no arrays": (update({}), "names"),
@@ -68,6 +81,9 @@ BAD_UPDATES = {
     "float64": (update(arrays(head__bias=np.ones(2))), "type"),
     "another byte order": (update(arrays(head__bias=np.ones(2, ">f4"))), "type"),
     "text": (update(arrays(head__bias=np.array(["a", "b"]))), "type"),
+    "a step too far": (update(filled("head/kernel", 1 + REACH * 1.01)), "too-far"),
+    "a step too far back": (update(filled("head/bias", 1 - REACH * 1.01)), "too-far"),
+    "more cases than it has": (update(examples=1200), "counts"),
     "a negative variance": (update(filled("bn/moving_variance", -1e-3)), "negative-variance"),
     "no examples": (update(examples=0), "malformed"),
     "negative examples": (update(examples=-5), "malformed"),
@@ -86,14 +102,49 @@ BAD_UPDATES = {
 
 
 def test_a_good_update_is_taken() -> None:
-    reply, found = check_update(update(), SHAPES)
+    reply, found = check_update(update(), CURRENT, ASK, 10)
     assert reply.examples == 10 and set(found) == set(SHAPES)
+    check_update(update(filled("head/kernel", 1 + REACH)), CURRENT, ASK, 10)
+    check_update(update(filled("bn/moving_variance", 50.0)), CURRENT, ASK, 10)
+
+
+@given(st.integers(0, 2**32 - 1), st.floats(-6, 6), st.integers(1, 40))
+def test_adam_cannot_step_further_than_is_allowed(seed: int, scale: float, n_steps: int) -> None:
+    rng = np.random.default_rng(seed)
+    # Gradients that shrink as (beta1 / beta2)^k reach furthest; others at random.
+    falling = (0.9 / 0.999) ** -np.arange(n_steps) * np.sign(rng.normal())
+    gradients = 10**scale * np.stack([falling, rng.normal(size=n_steps), rng.random(n_steps) ** 9])
+    m, v, moved = np.zeros(3), np.zeros(3), np.zeros(3)
+    for t in range(1, n_steps + 1):
+        m = 0.9 * m + 0.1 * gradients[:, t - 1]
+        v = 0.999 * v + 0.001 * gradients[:, t - 1] ** 2
+        moved += 1e-3 * (m / (1 - 0.9**t)) / (np.sqrt(v / (1 - 0.999**t)) + 1e-7)
+    ask = ASK.model_copy(update={"epochs": n_steps})
+    assert np.abs(moved).max() <= farthest(ask, examples=1)
+
+
+def test_statistics_unlike_all_others_are_an_outlier_whatever_the_steps() -> None:
+    rng = np.random.default_rng(0)
+    current = {"bn/moving_mean": np.zeros(50, np.float32), "k": np.ones(3, np.float32)}
+    current["bn/moving_variance"] = np.ones(50, np.float32)
+
+    def after(n_steps: int, size: float) -> tuple[NamedWeights, int]:
+        kept = 0.9**n_steps
+        seen = {"bn/moving_mean": rng.normal(size=50), "bn/moving_variance": 4 + rng.random(50)}
+        moved = {n: kept * current[n] + (1 - kept) * size * a for n, a in seen.items()}
+        return {"k": current["k"], **{n: a.astype(np.float32) for n, a in moved.items()}}, n_steps
+
+    honest = {"a": after(1, 1.0), "b": after(5, 1.5), "c": after(300, 0.5), "d": after(40, 3.0)}
+    assert outlying_statistics(honest, current) == set()
+    assert outlying_statistics({**honest, "b": after(5, 100.0)}, current) == {"b"}
+    two = {"a": honest["a"], "b": after(5, 100.0)}
+    assert outlying_statistics(two, current) == set()  # who is right cannot be told
 
 
 @pytest.mark.parametrize("case", BAD_UPDATES)
 def test_a_bad_update_is_refused(case: str) -> None:
     answer, code = BAD_UPDATES[case]
-    assert refusal(check_update, answer, SHAPES) == code
+    assert refusal(check_update, answer, CURRENT, ASK, 10) == code
 
 
 @pytest.mark.parametrize("code", get_args(SiteCode))
@@ -108,7 +159,7 @@ def test_no_text_of_a_site_comes_through(text: str) -> None:
     for sent in (text, f"{mark}{text}", f"{text}{mark}"):
         for answer in (Answer(sent), Answer(error=sent), update(**{sent or "x": sent})):
             try:
-                check_update(answer, SHAPES)
+                check_update(answer, CURRENT, ASK, 10)
             except SiteRefused as error:
                 assert error.code in ("malformed", *get_args(SiteCode))
                 assert mark not in str(error)
@@ -210,24 +261,30 @@ BAD_EVALUATIONS = {
     "a negative range": (evaluation(ranges=(-1.0, 1.0, 0.0)), "ranges"),
     "a range for the head": (evaluation(ranges=(1.0, 1.0, 1e30)), "ranges"),
     "a range that is no number": (evaluation(ranges=(float("nan"), 1.0, 0.0)), "malformed"),
+    "a range next to nothing": (evaluation(ranges=(1e-3, 1.0, 0.0)), "ranges"),
     "ranges of no images": (evaluation(calibration_images=0), "ranges"),
+    "ranges of too many images": (evaluation(calibration_images=10**9), "ranges"),
+    "more cases than it has": (
+        evaluation(counts=ScoreCounts.from_logits(np.eye(3)[[0, 0, 1, 2]], [0, 0, 1, 2]).to_json()),
+        "counts",
+    ),
 }
 
 
 def test_a_good_evaluation_is_taken() -> None:
-    reply, counts = check_evaluation(evaluation(), N_CLASSES, len(RANGES), True)
+    reply, counts = check_evaluation(evaluation(), N_CLASSES, len(RANGES), True, 3)
     assert counts.n == 3 and reply.ranges == RANGES
 
 
 def test_fewer_classes_are_padded() -> None:
-    _, counts = check_evaluation(evaluation(), N_CLASSES + 1, len(RANGES), True)
+    _, counts = check_evaluation(evaluation(), N_CLASSES + 1, len(RANGES), True, 3)
     assert counts.n_classes == N_CLASSES + 1 and counts.n == 3
 
 
 @pytest.mark.parametrize("case", BAD_EVALUATIONS)
 def test_a_bad_evaluation_is_refused(case: str) -> None:
     answer, code = BAD_EVALUATIONS[case]
-    assert refusal(check_evaluation, answer, N_CLASSES, len(RANGES), True) == code
+    assert refusal(check_evaluation, answer, N_CLASSES, len(RANGES), True, 3) == code
 
 
 # -- deployment and final -----------------------------------------------------------------------
@@ -266,11 +323,22 @@ BAD_DEPLOYMENTS = {
         "counts",
     ),
     "agreement of other things": (deployment(agreement={SECRET: 1}), "counts"),
+    "more held-back cases than it has": (deployment(old_after=[3, 4]), "counts"),
+    "agreement of more images": (
+        deployment(agreement={**AGREEMENT, "images": 4}),
+        "counts",
+    ),
+    "agreement without end": (
+        deployment(agreement={**AGREEMENT, "spikes": 10**4299}),
+        "malformed",
+    ),
+    "spikes without end": (deployment(mean_spikes={"stem": 1e300}), "malformed"),
     "a layer there is not": (deployment(mean_spikes={SECRET: 1.0}), "names"),
     "spikes that are no number": (deployment(mean_spikes={"stem": float("nan")}), "malformed"),
     "text as a reason": (deployment(reason=SECRET), "malformed"),
     "text as a backend": (deployment(backend=SECRET), "malformed"),
     "text as a class": (deployment(new_classes=[SECRET]), "unknown-class"),
+    "a class in capitals": (deployment(new_classes=["MEL"]), "unknown-class"),
     "a class that the run has": (deployment(new_classes=[CODES[0]]), "unknown-class"),
     "the same class twice": (deployment(new_classes=["vasc", "vasc"]), "unknown-class"),
     "a flood of classes": (deployment(new_classes=[f"c{i}" for i in range(99)]), "malformed"),
@@ -278,15 +346,15 @@ BAD_DEPLOYMENTS = {
 
 
 def test_a_good_deployment_is_taken() -> None:
-    assert check_deployment(deployment(), CODES, 2, LAYERS).in_service == 2
+    assert check_deployment(deployment(), CODES, 2, LAYERS, 3).in_service == 2
     device = deployment(backend="PCIe/NSoC_v2/0", new_classes=["vasc"])
-    assert check_deployment(device, CODES, 2, LAYERS).new_classes == ("vasc",)
+    assert check_deployment(device, CODES, 2, LAYERS, 3).new_classes == ("vasc",)
 
 
 @pytest.mark.parametrize("case", BAD_DEPLOYMENTS)
 def test_a_bad_deployment_is_refused(case: str) -> None:
     answer, code = BAD_DEPLOYMENTS[case]
-    assert refusal(check_deployment, answer, CODES, 2, LAYERS) == code
+    assert refusal(check_deployment, answer, CODES, 2, LAYERS, 3) == code
 
 
 def final(heads: dict[str, Any]) -> Answer:
@@ -295,9 +363,12 @@ def final(heads: dict[str, Any]) -> Answer:
 
 def test_a_final_report_needs_every_head() -> None:
     heads = dict.fromkeys(("float", "quantized", "akida", "chip"), COUNTS)
-    assert check_final(final(heads), N_CLASSES).heads["akida"] == COUNTS
+    assert check_final(final(heads), N_CLASSES, 3).heads["akida"] == COUNTS
+    del heads["chip"]  # where no program serves
+    assert check_final(final(heads), N_CLASSES, 3).heads["akida"] == COUNTS
+    assert refusal(check_final, final(heads), N_CLASSES, 2) == "counts"
     del heads["akida"]
-    assert refusal(check_final, final(heads), N_CLASSES) == "counts"
+    assert refusal(check_final, final(heads), N_CLASSES, 3) == "counts"
 
 
 # -- handshake ----------------------------------------------------------------------------------
