@@ -148,7 +148,7 @@ class DeployReply(_Message):
     reason: KeptCode
     in_service: int = Field(ge=0)
     cases_learned: Count
-    new_classes: tuple[str, ...] = Field(max_length=16)
+    new_classes: tuple[str, ...] = Field(max_length=64)
     backend: str = Field(pattern=BACKEND)
     heads: dict[Literal["akida", "quantized", "chip_before", "chip_after"], dict[str, Any]]
     old_before: tuple[Count, Count]

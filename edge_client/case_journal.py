@@ -55,10 +55,10 @@ class CaseJournal:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.touch()
                 sync_folder(path.parent)
-        self._ids: set[str] = set()
+        self._starts: dict[str, int] = {}
         self._length = 0
         for end, payload in _records(self._content(), path):
-            self._ids.add(_decoded(payload).case_id)
+            self._starts[_decoded(payload).case_id] = self._length
             self._length = end
         if not read_only and path.stat().st_size > self._length:
             with writing_to(path), path.open("r+b") as stream:
@@ -66,17 +66,17 @@ class CaseJournal:
                 os.fsync(stream.fileno())
 
     def __len__(self) -> int:
-        return len(self._ids)
+        return len(self._starts)
 
     def __contains__(self, case_id: object) -> bool:
-        return case_id in self._ids
+        return case_id in self._starts
 
     def append(self, case: LabelledCase) -> bool:
         """Write ``case`` so that it survives a power cut; False where its id is known already.
 
         A known case keeps its first label. Raises StorageFull, and then the case is not kept.
         """
-        if case.case_id in self._ids:
+        if case.case_id in self._starts:
             return False
         payload = _encoded(case)
         fields = _HEADER.pack(_MAGIC, len(payload), zlib.crc32(payload), 0)[:-4]
@@ -87,16 +87,23 @@ class CaseJournal:
             stream.truncate()
             stream.flush()
             os.fsync(stream.fileno())
+        self._starts[case.case_id] = self._length
         self._length += len(record)
-        self._ids.add(case.case_id)
         return True
 
     def case(self, case_id: str) -> LabelledCase:
         """The case of this id, as it was first written; KeyError where there is none."""
-        for case in self.cases():
-            if case.case_id == case_id:
-                return case
-        raise KeyError(case_id)
+        with self._path.open("rb") as stream:
+            stream.seek(self._starts[case_id])
+            header = stream.read(_HEADER.size)
+            length = _HEADER.unpack(header)[1]
+            payload = _record_at(header + stream.read(length), 0)
+        if payload is None:
+            raise StateDamaged(
+                f"{self._path} was changed at byte {self._starts[case_id]}; restore it from a "
+                "backup"
+            )
+        return _decoded(payload)
 
     def cases(self, up_to_round: int | None = None) -> list[LabelledCase]:
         """Cases in order of arrival, those of later rounds than ``up_to_round`` left out."""

@@ -159,6 +159,8 @@ class EdgeClient:
             raise _wrong_shape(case.image.shape, serving.program)
         if not self.journal.append(case):
             case = self.journal.case(case.case_id)  # its first label is the one that is kept
+            if case.round < self._versions.report(serving.version).round:
+                return  # learned before this version, which relearned the exemplars
         _learn(serving, case)
 
     def save(self) -> None:

@@ -51,6 +51,7 @@ class SiteData:
         ``known`` are ids of cases that were learned in earlier rounds. A case of a lesion that is
         held back is left out: it would be judged on what it had learned.
         """
+        held_back = self.held_back
         return [
             LabelledCase(
                 case_id=self.arrivals.case_ids[i],
@@ -61,7 +62,7 @@ class SiteData:
             )
             for i in np.flatnonzero(self.arrival_rounds <= round_number)
             if self.arrivals.case_ids[i] not in known
-            and self.arrivals.lesion_ids[i] not in self.held_back
+            and self.arrivals.lesion_ids[i] not in held_back
         ]
 
 

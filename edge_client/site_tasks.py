@@ -140,10 +140,11 @@ def train(instruction: Instruction, ask: TrainAsk, folder: SiteFolder, data: Sit
 def training_cases(ask: TrainAsk, folder: SiteFolder, data: SiteData) -> Cases:
     """The site's training cases and the journal's up to the round before, balanced if asked."""
     journal = CaseJournal(folder.state(ask.run) / "cases.journal", read_only=True)
+    held_back = data.held_back
     learned = [
         case
         for case in journal.cases(ask.round - 1)
-        if case.code in ask.classes and case.lesion_id not in data.held_back
+        if case.code in ask.classes and case.lesion_id not in held_back
     ]
     parts = [relabelled(data.train, data.classes, ask.classes)]
     if learned:
@@ -195,14 +196,15 @@ def _deploy(instruction: Instruction, ask: DeployAsk, folder: SiteFolder, data: 
     card = bundle.card
     program = Program.from_bytes(bundle.files[PROGRAM])
     client = EdgeClient(folder.state(ask.run), EdgeSettings(seed=ask.seed))
+    earlier = client.journal.cases(ask.round - 1)
+    held_back = data.held_back
     store = ExemplarStore.initial(data.train, data.classes.codes, seed=ask.seed).with_cases(
-        client.journal.cases(ask.round - 1)
+        [case for case in earlier if case.lesion_id not in held_back]
     )
     known = relabelled(data.validation, data.classes, card.classes)
     report = client.install(program, str(ask.version), ask.round, card.classes, store, known)
 
-    earlier = {case.case_id for case in client.journal.cases(ask.round - 1)}
-    arrived = data.arriving(ask.round, earlier)
+    arrived = data.arriving(ask.round, {case.case_id for case in earlier})
     unknown = ({case.code for case in arrived} | set(client.classes)) - set(card.classes)
     codes = (*card.classes, *sorted(unknown))
     cases = relabelled(data.validation, data.classes, codes)
@@ -267,12 +269,13 @@ def final(instruction: Instruction, ask: FinalAsk, folder: SiteFolder, data: Sit
     }
     n_classes = len(ask.classes)
     try:
-        client = EdgeClient(folder.state(ask.run), EdgeSettings(seed=ask.seed), read_only=True)
-        # A class that the run did not come to know is no answer to any of its cases.
-        codes = (*ask.classes, *(code for code in client.classes if code not in ask.classes))
-        scores["chip"] = _chip_scores(client, cases.images, codes)[:, :n_classes]
-    except ModelNotFound:
-        log.warning("no program serves at %s: every deployment to it failed", data.name)
+        with state_in_use(folder.state(ask.run)):
+            client = EdgeClient(folder.state(ask.run), EdgeSettings(seed=ask.seed))
+            # A class that the run did not come to know is no answer to any of its cases.
+            codes = (*ask.classes, *(code for code in client.classes if code not in ask.classes))
+            scores["chip"] = _chip_scores(client, cases.images, codes)[:, :n_classes]
+    except (ModelNotFound, StateDamaged) as error:
+        log.warning("no program serves at %s: %s", data.name, error)
     reply = FinalReply(
         heads={
             head: ScoreCounts.from_logits(_widened(s, n_classes), cases.labels).to_json()

@@ -22,6 +22,7 @@ _SCALARS = (
     "classes",
     "ranges",
     "sites",
+    "learned",
     "metrics",
     "seconds",
     "started_at",
@@ -39,7 +40,8 @@ class RunState:
     ``step`` is the next one to do in ``round``. ``ranges`` are aggregated calibration ranges in
     chain order, empty before the first evaluation. ``strategy`` is the strategy's memory
     (moments of FedAdam), ``metrics`` the pooled validation metrics of the current weights.
-    ``sites`` are the names accepted before round 1. ``seconds``, ``started_at`` (ISO 8601) and
+    ``sites`` are the names accepted before round 1, ``learned`` how many cases each of them has
+    learned since. ``seconds``, ``started_at`` (ISO 8601) and
     ``aggregated`` (updates in the last aggregation) describe the round for the history.
     """
 
@@ -51,6 +53,7 @@ class RunState:
     strategy: NamedWeights = field(default_factory=dict)
     ranges: tuple[float, ...] = ()
     sites: tuple[str, ...] = ()
+    learned: dict[str, int] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     started_at: str = ""
@@ -122,6 +125,7 @@ def _state(arrays: dict[str, NDArray[Any]]) -> RunState:
         classes=tuple(scalars["classes"]),
         ranges=tuple(scalars["ranges"]),
         sites=tuple(scalars["sites"]),
+        learned=dict(scalars["learned"]),
         metrics=scalars["metrics"],
         seconds=scalars["seconds"],
         started_at=str(scalars["started_at"]),

@@ -229,7 +229,8 @@ class Coordinator:
         asks = {site: Instruction("train", ask, arrays=current) for site, ask in ask_of.items()}
 
         def check(site: str, answer: Answer) -> Update:
-            return check_update(answer, current, ask_of[site], self._sizes[site].n_train)
+            n_cases = self._sizes[site].n_train + state.learned.get(site, 0)
+            return check_update(answer, current, ask_of[site], n_cases)
 
         def compare(found: Mapping[str, Update]) -> dict[str, SiteRefused]:
             weights = {
@@ -315,6 +316,7 @@ class Coordinator:
         """Put the last version's weights, or the initial ones, in the place of this round's."""
         plan, state = self._plan, self._state
         n_classes = len(state.classes)
+        state.strategy = {}  # it remembers the step that led astray
         if state.round > 1:
             before = load_bundle(self._folder.version(state.round - 1))
             floating, quantized = before.weights(FLOAT), before.weights(QUANTIZED)
@@ -354,6 +356,7 @@ class Coordinator:
         before = state.classes
         self._register_classes(replies)
         for site, reply in sorted(replies.items()):
+            state.learned[site] = state.learned.get(site, 0) + reply.cases_learned
             heads = registered_counts(reply, before, state.classes)
             self._log.edge_update(state.round, site, reply, heads)
         kept = sorted(site for site, reply in replies.items() if not reply.switched)

@@ -44,8 +44,9 @@ OUTLIER = 20.0
 
 _FEWEST_TO_COMPARE = 3
 
-MOST_GROWTH, FEW = 10, 1000
-"""A site's training cases during a run (new ones, SMOTE's) against those at the handshake."""
+MOST_PER_CASE, FEW = 2, 100
+"""SMOTE fills classes up to the median one, so it makes no more cases than there are; some
+learned cases may have been reported in a message that was lost."""
 
 MOST_CLASSES = 64
 """Of a run, those of all sites together: no site can make the network grow without limit."""
@@ -74,6 +75,10 @@ def check_handshake(reply: HandshakeReply, classes: ClassMap, model_hash: str) -
         raise SiteRefused(
             "class-map", f"its class map lacks {', '.join(missing)}; correct the site's class map"
         )
+    if not all(map(is_code, reply.classes)):
+        raise SiteRefused(
+            "class-map", "its class map has a code that is none; use a to z, digits, '_' and '-'"
+        )
     if reply.model_hash != model_hash:
         raise SiteRefused(
             "model-hash", "builds another network; install the same fedqana version on both"
@@ -83,7 +88,7 @@ def check_handshake(reply: HandshakeReply, classes: ClassMap, model_hash: str) -
 
 
 def check_update(
-    answer: Answer, current: NamedWeights, ask: TrainAsk, n_train: int
+    answer: Answer, current: NamedWeights, ask: TrainAsk, n_cases: int
 ) -> tuple[TrainReply, NamedWeights]:
     """A training reply with exactly the model's arrays, all finite, none moved too far.
 
@@ -93,12 +98,12 @@ def check_update(
         What the site was sent.
     ask : TrainAsk
         How it was asked to train.
-    n_train : int
-        Training cases that it reported at the handshake.
+    n_cases : int
+        Training cases that it reported at the handshake, and cases learned since.
     """
     reply = parsed(answer, TrainReply)
-    if reply.examples > MOST_GROWTH * n_train + FEW:
-        raise SiteRefused("counts", "trained on far more cases than it reported at the handshake")
+    if reply.examples > MOST_PER_CASE * n_cases + FEW:
+        raise SiteRefused("counts", "trained on far more cases than it reported before")
     check_arrays(answer.arrays, {name: array.shape for name, array in current.items()})
     reach = farthest(ask, reply.examples)
     for name, array in answer.arrays.items():
@@ -133,22 +138,27 @@ def outlying_statistics(
 
     A moving statistic after s steps is momentum^s of the old one and the rest of the batches', so
     the batches' own mean can be told. A site is an outlier where the norm of all of these is more
-    than `OUTLIER` times the sites' median; told among three sites or more.
+    than `OUTLIER` times the median of the sites that made at least a quarter as many steps: with
+    more steps a network's activations may honestly have grown. Told among three sites or more.
 
     Parameters
     ----------
     updates : mapping of site to (named arrays, steps)
     """
     names = [name for name in current if is_statistic(name)]
-    if len(updates) < _FEWEST_TO_COMPARE or not names:
+    if not names:  # the quantized network has none
         return set()
     norms = {}
     for site, (arrays, n_steps) in updates.items():
         kept = BATCH_NORM_MOMENTUM**n_steps
         seen = [(arrays[n].astype(np.float64) - kept * current[n]) / (1 - kept) for n in names]
         norms[site] = float(np.sqrt(sum(np.square(array).sum() for array in seen)))
-    median = float(np.median(list(norms.values())))
-    return {site for site, norm in norms.items() if norm > OUTLIER * median}
+    outliers = set()
+    for site, (_, n_steps) in updates.items():
+        peers = [norms[other] for other, (_, n) in updates.items() if 4 * n >= n_steps]
+        if len(peers) >= _FEWEST_TO_COMPARE and norms[site] > OUTLIER * float(np.median(peers)):
+            outliers.add(site)
+    return outliers
 
 
 def check_arrays(arrays: Mapping[str, NDArray[np.float32]], expected: Shapes) -> None:

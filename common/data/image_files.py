@@ -19,8 +19,9 @@ OTHER_IMAGE_SUFFIXES = {
 
 _SAME_FORMAT = {".jpeg": ".jpg", ".jpe": ".jpg", ".jfif": ".jpg"}
 _NOT_IMAGES_OF_CASES = ("segmentation", "mask")
-# What file managers, network storage and spreadsheets leave beside images.
-_NOT_THE_USERS = (".", "__", "~$", "@ea")
+# What systems, archives, network storage and spreadsheets leave beside images.
+_HIDDEN_PREFIXES = (".", "~$")
+_LEFT_BEHIND = {"__MACOSX", "@eaDir"}
 
 Reader = Callable[[], bytes]
 
@@ -84,12 +85,20 @@ class ImageIndex:
 
 
 def index_of(folder: Path, entries: Iterable[Path]) -> ImageIndex:
-    """All image files in and below those of ``entries`` (of ``folder``) that may hold cases."""
+    """All image files in and below those of ``entries`` (of ``folder``) that may hold cases.
+
+    Of files whose paths differ in case only there is the first: Kaggle's HAM10000 unpacks every
+    image twice so.
+    """
     index = ImageIndex(folder)
+    known: set[tuple[str, ...]] = set()
     for entry in filter(holds_cases, entries):
         for file in image_files(entry) if entry.is_dir() else [entry]:
             if file.suffix.lower() in IMAGE_SUFFIXES:
                 found = on_disk(file, folder)
+                if found.parts in known:
+                    continue
+                known.add(found.parts)
                 index.by_stem.setdefault(_split(found.parts[-1])[0], []).append(found)
     return index
 
@@ -124,7 +133,7 @@ def holds_cases(entry: Path) -> bool:
 
 def is_not_the_users(name: str) -> bool:
     """Whether a file or folder of this name is hidden or left there by another program."""
-    return name.startswith(_NOT_THE_USERS)
+    return name.startswith(_HIDDEN_PREFIXES) or name in _LEFT_BEHIND
 
 
 def image_files(folder: Path) -> Iterator[Path]:

@@ -101,7 +101,9 @@ def _entries_of(folder: Path) -> tuple[Path, list[Path]]:
             what = f"{folder} is a file, not a folder" if folder.exists() else f"no folder {folder}"
             raise DataNotFound(f"{what}; accepted is {LAYOUTS}")
         folder = folder.resolve()
-        return folder, sorted(e for e in folder.iterdir() if not is_not_the_users(e.name))
+        entries = sorted(e for e in folder.iterdir() if not is_not_the_users(e.name))
+        [entry.is_dir() for entry in entries]  # a folder can be listed that cannot be entered
+        return folder, entries
     except (OSError, ValueError) as error:
         why = os.strerror(error.errno or 0) if isinstance(error, OSError) else str(error)
         raise DataUnreadable(f"cannot list {folder}: {why}; correct its permissions") from error
@@ -123,9 +125,7 @@ def _from_ham10000(folder: Path, entries: list[Path], strict: bool) -> _Named:
     table = read_table(tables[0])
     if not lists_images(table):
         raise DataUnreadable(missing_columns(table))
-    # Kaggle's copy unpacks every image twice, in folders that differ in case only.
     index = index_of(folder, entries)
-    index.by_stem = {stem: found[:1] for stem, found in index.by_stem.items()}
     for archive in entries:
         if archive.suffix.lower() == ".zip" and holds_cases(archive):
             for stem, file in in_archive(archive):

@@ -13,6 +13,9 @@ _STATE = click.option(
     required=True,
     help="Folder of the site's state.",
 )
+_PATIENCE = 15.0
+"""Seconds to wait for a deployment that is under way."""
+
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
@@ -26,7 +29,11 @@ def client() -> None:
 @_JSON
 def status(state_dir: Path, as_json: bool) -> None:
     """Show the program in service and what it has learned."""
-    _print(_service(state_dir, read_only=True).status(), as_json)
+    from edge_client.state_lock import state_in_use
+
+    with state_in_use(state_dir, wait=_PATIENCE, shared=True):
+        values = _service(state_dir, read_only=True).status()
+    _print(values, as_json)
 
 
 @client.command()
@@ -34,11 +41,14 @@ def status(state_dir: Path, as_json: bool) -> None:
 @_JSON
 def versions(state_dir: Path, as_json: bool) -> None:
     """List the versions that are kept, oldest first."""
+    from edge_client.state_lock import state_in_use
+
     folder = _versions(state_dir)
-    current = folder.require_current()
-    rows = [
-        {**folder.report(name).to_json(), "current": name == current} for name in folder.names()
-    ]
+    with state_in_use(state_dir, wait=_PATIENCE, shared=True):
+        current = folder.require_current()
+        rows = [
+            {**folder.report(name).to_json(), "current": name == current} for name in folder.names()
+        ]
     if as_json:
         click.echo(json.dumps(rows, indent=2))
         return
@@ -56,7 +66,7 @@ def rollback(state_dir: Path, as_json: bool) -> None:
     from edge_client.state_lock import state_in_use
 
     _versions(state_dir).require_current()  # before a lock makes the folder
-    with state_in_use(state_dir, wait=5.0):
+    with state_in_use(state_dir, wait=_PATIENCE):
         service = _service(state_dir)
         service.rollback()
         _print(service.status(), as_json)

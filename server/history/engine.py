@@ -1,5 +1,6 @@
 """One database: how it is opened, named to people, locked, and how its failures are told."""
 
+import re
 import shlex
 import sqlite3
 import time
@@ -142,7 +143,9 @@ class Database:
         """Say a driver's error in one line, or None where it is a bug of ours."""
         said = " ".join(str(error.orig).split())
         for secret in self._secrets:
-            said = said.replace(secret, HIDDEN)
+            # A short one only as a word of its own: within others it would be told by its gaps.
+            pattern = re.escape(secret) if len(secret) > 3 else rf"\b{re.escape(secret)}\b"
+            said = re.sub(pattern, HIDDEN, said)
         if self.kind == "sqlite":
             name = getattr(error.orig, "sqlite_errorname", "")
             # The driver, not SQLite, fails on text that is not UTF-8 and gives no error name.
@@ -275,8 +278,7 @@ def _without_password(url: URL) -> str:
 
 def _secrets(url: URL) -> list[str]:
     values = [url.password, *(value for key, value in url.query.items() if _is_secret(key))]
-    # A shorter one would be found within the words of a message, and told by what is hidden.
-    return [str(value) for value in values if value and len(str(value)) > 3]
+    return [str(value) for value in values if value]
 
 
 def _sqlite_file(url: URL) -> Path | None:

@@ -158,7 +158,9 @@ def simulate(
             shutil.rmtree(folder)  # it never began: the name is free for another try
         raise
     except StorageFull as error:
-        raise StorageFull(f"{error}; then: fedqana simulate --resume {folder.name}") from error
+        again = f"fedqana simulate --resume {folder.name} --out {out}"
+        more = " and the same --database" if database else ""
+        raise StorageFull(f"{error}; then go on with {again}{more}") from error
     report = write_run_report(folder, url, folder.name)
     if as_json:
         click.echo(json.dumps(_as_json(url, folder.name, report), indent=2))

@@ -10,8 +10,9 @@ from tests.cli.command import ROOT
 
 DOCS = ROOT / "docs"
 PAGES = sorted([*DOCS.rglob("*.md"), *ROOT.glob("*.md")])
-# Those that errors.py does not define: done, a usage error (click), a bug, an interruption.
-GENERAL = {0, 2, BUG_EXIT_STATUS, 130}
+# Those that errors.py does not define: done, a usage error (click), a bug, an interruption,
+# output that its reader closed.
+GENERAL = {0, 2, BUG_EXIT_STATUS, 130, 141}
 
 
 def subclasses(base: type[errors.FedqanaError]) -> list[type[errors.FedqanaError]]:

@@ -84,6 +84,15 @@ def test_ham10000_with_masks_and_a_second_copy_in_other_casing(
     assert same(read_lesion_images(tmp_path, HAM10000_CLASSES), images[:6])
 
 
+def test_a_picture_of_a_case_is_not_the_case(tmp_path: Path, images: list[LesionImage]) -> None:
+    write_ham10000(tmp_path, images)
+    overlay = tmp_path / "GradCAM" / f"{images[0].image_id}.png"
+    overlay.parent.mkdir()
+    overlay.write_bytes(b"x")
+    with pytest.raises(DataNotFound, match="or there under two paths"):
+        read_lesion_images(tmp_path, HAM10000_CLASSES)
+
+
 def test_ham10000_with_one_part_missing(tmp_path: Path, images: list[LesionImage]) -> None:
     write_ham10000(tmp_path, images[:8], zipped=True)
     (tmp_path / "HAM10000_images_part_2.zip").unlink()

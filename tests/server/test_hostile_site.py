@@ -241,18 +241,31 @@ def test_a_reply_of_numbers_where_text_belongs_is_refused(tmp_path: Path) -> Non
     assert _refused(record) == [(1, BAD, "train", "malformed")]
 
 
-def test_a_network_that_diverged_is_not_the_end_of_the_run(tmp_path: Path) -> None:
+@pytest.mark.parametrize("strategy", ["fedavg", "fedadam"])
+def test_a_network_that_diverged_is_not_the_end_of_the_run(strategy: str, tmp_path: Path) -> None:
     # No site is hostile here: a learning rate this high makes weights that do not convert.
-    folder = run_tiny(tmp_path, qat_learning_rate=300.0, qat_rounds=2)
+    settings = {"qat_learning_rate": 300.0, "server_learning_rate": 300.0, "strategy": strategy}
+    if strategy == "fedavg":
+        del settings["server_learning_rate"]
+    folder = run_tiny(tmp_path, qat_rounds=2, **settings)
     record = record_of(folder)
     assert record.run.state == "finished"
     discarded = [e.round for e in record.events if e.kind == "round-discarded"]
     assert discarded
+    plan = tiny_plan()
     for number in discarded:
         assert number is not None
-        before, after = (load_bundle(RunFolder(folder).version(n)) for n in (number - 1, number))
+        after = load_bundle(RunFolder(folder).version(number))
+        if number == 1:
+            start = initial_weights(TINY, len(plan.classes), plan.seed)
+            found = after.weights("float.npz")
+            assert all(np.array_equal(start[name], found[name]) for name in start)
+            continue
+        before = load_bundle(RunFolder(folder).version(number - 1))
         for name in ("quantized.npz", "program.fbz"):
             assert before.card.sha256[name] == after.card.sha256[name]
+    state = state_of(folder)
+    assert state is not None and (discarded[-1] < 3 or not state.strategy)
 
 
 def _failing_deployments(name: str, times: int) -> Callable[[Message, Context], Message]:
