@@ -1,6 +1,7 @@
 """Several runs' results on their test lesions, side by side."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from statistics import mean, stdev
 from typing import Any
 
 from common.errors import RunMismatch
@@ -45,6 +46,56 @@ def compare_runs(records: list[RunRecord]) -> list[ComparedHead]:
                 )
             )
     return rows
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A metric's mean and standard deviation (n - 1) over runs; None over fewer than two."""
+
+    mean: float
+    deviation: float | None
+
+
+@dataclass(frozen=True)
+class HeadSpread:
+    """The metrics of one head over several runs; those that a run has no number for are None."""
+
+    head: str
+    runs: int
+    metrics: dict[str, Spread | None]
+
+    def to_json(self) -> dict[str, Any]:
+        """This line as plain JSON values."""
+        return {
+            "head": self.head,
+            "runs": self.runs,
+            **{name: asdict(s) if s else None for name, s in self.metrics.items()},
+        }
+
+
+def spread_over_runs(rows: list[ComparedHead]) -> list[HeadSpread]:
+    """Mean and spread of each head over runs that repeat one another with other seeds.
+
+    Unlike an interval over test cases it holds the chance of split, initial weights and training.
+    """
+    by_head: dict[str, list[ComparedHead]] = {}
+    for row in rows:
+        by_head.setdefault(row.head, []).append(row)
+    return [
+        HeadSpread(
+            head,
+            len(found),
+            {name: _spread([row.metrics[name] for row in found]) for name in found[0].metrics},
+        )
+        for head, found in by_head.items()
+    ]
+
+
+def _spread(estimates: list[Estimate | None]) -> Spread | None:
+    values = [e.value for e in estimates if e is not None and e.value is not None]
+    if len(values) < len(estimates):
+        return None
+    return Spread(mean(values), stdev(values) if len(values) > 1 else None)
 
 
 def _metrics(summary: MetricSummary) -> dict[str, Estimate | None]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from common.metrics import Estimate
 from server.commands.terminal import plain_console, print_table
-from server.comparison import ComparedHead
+from server.comparison import ComparedHead, HeadSpread, Spread
 from server.history.records import Round, RunRecord, RunSummary
 from server.report.readings import new_classes
 
@@ -42,6 +42,26 @@ def print_comparison(rows: list[ComparedHead]) -> None:
             for row in rows
         ],
     )
+
+
+def print_spread(rows: list[HeadSpread]) -> None:
+    """Print one line per head: mean and standard deviation of each metric over the runs."""
+    metrics = list(rows[0].metrics) if rows else []
+    print_table(
+        "Test lesions, mean ± standard deviation over runs",
+        ["head", "runs", *metrics],
+        [
+            [row.head, str(row.runs), *(_mean(row.metrics[name]) for name in metrics)]
+            for row in rows
+        ],
+    )
+
+
+def _mean(spread: Spread | None) -> str:
+    if spread is None:
+        return "-"
+    deviation = "" if spread.deviation is None else f" ± {spread.deviation:.3f}"
+    return f"{spread.mean:.3f}{deviation}"
 
 
 def _estimate(estimate: Estimate | None) -> str:

@@ -84,20 +84,34 @@ def report(run: str, output: Path | None, out: Path, database: str | None, as_js
 
 @runs.command()
 @click.argument("names", metavar="RUN...", nargs=-1, required=True)
+@click.option(
+    "--spread",
+    is_flag=True,
+    help="Print the mean and standard deviation over the runs, which repeat one another with "
+    "other seeds.",
+)
 @out_option
 @database_option
 @json_option
-def compare(names: tuple[str, ...], out: Path, database: str | None, as_json: bool) -> None:
+def compare(
+    names: tuple[str, ...], spread: bool, out: Path, database: str | None, as_json: bool
+) -> None:
     """Print several runs' metrics on their test lesions side by side, each head a line.
 
     The metrics are those of the whole test set, so runs are comparable where they were made
     with the same --data, --sites and --seed; a baseline is judged on all sites' test lesions.
     """
-    from server.commands.run_tables import print_comparison
-    from server.comparison import compare_runs
+    from server.commands.run_tables import print_comparison, print_spread
+    from server.comparison import compare_runs, spread_over_runs
 
     rows = compare_runs([_load(name, out, database) for name in names])
-    if as_json:
+    if spread:
+        spreads = spread_over_runs(rows)
+        if as_json:
+            _print_json([row.to_json() for row in spreads])
+        else:
+            print_spread(spreads)
+    elif as_json:
         _print_json([row.to_json() for row in rows])
     else:
         print_comparison(rows)
