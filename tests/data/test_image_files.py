@@ -1,6 +1,7 @@
 """Which file a table's row means, and which files of a folder are images of cases."""
 
 import os
+import tempfile
 import zipfile
 from pathlib import Path
 
@@ -97,24 +98,22 @@ def test_links_are_followed_once(tmp_path: Path) -> None:
         [image.read() for image in images]
 
 
-def test_a_closed_folder_is_not_skipped(tmp_path: Path) -> None:
-    write(tmp_path, "nv/a.jpg", "nv/inner/b.jpg")
-    for folder in (*reversed(tmp_path.parents), tmp_path, tmp_path / "nv"):
-        if folder.stat().st_uid == os.geteuid():
-            folder.chmod(folder.stat().st_mode | 0o055)
-    (tmp_path / "nv" / "inner").chmod(0o700)
+def test_a_closed_folder_is_not_skipped() -> None:
     as_root = os.geteuid() == 0
-    if as_root:
-        os.seteuid(65534)
-    else:
-        (tmp_path / "nv" / "inner").chmod(0)
-    try:
-        with pytest.raises(DataUnreadable, match=r"cannot list .*inner: Permission denied"):
-            read_lesion_images(tmp_path, HAM10000_CLASSES)
-    finally:
+    with tempfile.TemporaryDirectory() as name:  # pytest's own folder is closed to others
+        folder = Path(name)
+        folder.chmod(0o755)
+        write(folder, "nv/a.jpg", "nv/inner/b.jpg")
+        (folder / "nv" / "inner").chmod(0o700 if as_root else 0)
         if as_root:
-            os.seteuid(0)
-        (tmp_path / "nv" / "inner").chmod(0o700)
+            os.seteuid(65534)  # nothing is closed to root
+        try:
+            with pytest.raises(DataUnreadable, match=r"cannot list .*inner: Permission denied"):
+                read_lesion_images(folder, HAM10000_CLASSES)
+        finally:
+            if as_root:
+                os.seteuid(0)
+            (folder / "nv" / "inner").chmod(0o700)
 
 
 def test_images_of_other_formats_are_noted(tmp_path: Path) -> None:
