@@ -177,7 +177,13 @@ def _curves(record: RunRecord) -> Section | None:
         rows,
         folded=len(rows) > 8,
     )
-    return Section("Learning curves", [], [picture], [table])
+    discarded = [str(e.round) for e in record.events if e.kind == "round-discarded"]
+    text = [
+        f"Discarded, because the combined network could not be converted: round "
+        f"{', '.join(discarded)}. The global head shown there is that network's; the program is "
+        "that of the version before."
+    ]
+    return Section("Learning curves", text if discarded else [], [picture], [table])
 
 
 def _per_class(

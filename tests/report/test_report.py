@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from common.metrics import ScoreCounts, summarize
-from server.history.records import RunRecord
+from server.history.records import Event, RunRecord
 from server.report.build import write_report
 from tests.report import sample_record
 
@@ -196,3 +196,11 @@ def test_latency_is_shown_when_it_was_measured(tmp_path: Path) -> None:
 def test_a_later_report_replaces_the_earlier_one(tmp_path: Path) -> None:
     report(sample_record.partial(), tmp_path)
     assert "stopped: interrupted" in report(sample_record.unfinished(), tmp_path).text
+
+
+def test_a_discarded_round_is_named(tmp_path: Path) -> None:
+    record = sample_record.complete()
+    assert "Discarded" not in report(record, tmp_path).text
+    event = Event(99, record.run.run_id, record.run.created_at, "round-discarded", "why", 4)
+    changed = dataclasses.replace(record, events=[*record.events, event])
+    assert "could not be converted: round 4." in report(changed, tmp_path).text
