@@ -42,6 +42,7 @@ LARGEST_NUMBER = 10**15
 """No measured number, and no count of spikes, is larger; sums over sites stay finite."""
 
 Count = Annotated[int, Field(ge=0, le=LARGEST_COUNT)]
+Total = Annotated[int, Field(ge=0, le=LARGEST_NUMBER)]
 Measured = Annotated[float, Field(ge=0, le=LARGEST_NUMBER)]
 
 
@@ -155,7 +156,7 @@ class DeployReply(_Message):
     old_after: tuple[Count, Count]
     new_before: tuple[Count, Count]
     new_after: tuple[Count, Count]
-    agreement: dict[str, Annotated[int, Field(ge=0, le=LARGEST_NUMBER)]]
+    agreement: dict[str, Total]
     mean_spikes: dict[str, Measured]
     latency_ms: Measured | None = None
     power_mw: Measured | None = None
@@ -178,7 +179,7 @@ class FinalReply(_Message):
     """Additive counts per head on the test lesions; no chip head where no program serves."""
 
     heads: dict[Literal["float", "quantized", "akida", "chip"], dict[str, Any]]
-    agreement: dict[str, Annotated[int, Field(ge=0, le=LARGEST_NUMBER)]]
+    agreement: dict[str, Total]
     seconds: Measured
 
 

@@ -60,8 +60,8 @@ class EdgeClient:
     state_dir : Path
         Made where it does not exist.
     read_only : bool
-        Look without changing anything, also while another process does. Otherwise what a crash
-        left half-done is undone first: hold the folder's lock (`edge_client.state_lock`).
+        Look without changing anything. Otherwise what a crash left half-done is undone first.
+        Either way hold the folder's lock (`edge_client.state_lock`) where other processes may be.
     """
 
     def __init__(

@@ -36,6 +36,8 @@ LARGEST_STATISTIC = 1e4
 four sources of HAM10000 stay below 100."""
 
 ADAM_REACH = 7.3
+"""Learning rates that one step can move a weight by, see `farthest`."""
+
 ROUNDING = 1e-4
 """Of float32 weights up to a thousand."""
 
@@ -191,7 +193,7 @@ def check_evaluation(
     if calibrated:
         check_ranges(reply.ranges, n_layers)
         if not 1 <= reply.calibration_images <= CALIBRATION_IMAGES:
-            raise SiteRefused("ranges", f"calibration on other than 1 to {CALIBRATION_IMAGES}")
+            raise SiteRefused("ranges", f"ranges of other than 1 to {CALIBRATION_IMAGES} images")
     return reply, counts
 
 

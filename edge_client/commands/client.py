@@ -1,6 +1,7 @@
 """`fedqana client`: look at a site's programs and go back to an earlier one."""
 
 import json
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +30,7 @@ def client() -> None:
 @_JSON
 def status(state_dir: Path, as_json: bool) -> None:
     """Show the program in service and what it has learned."""
-    from edge_client.state_lock import state_in_use
-
-    with state_in_use(state_dir, wait=_PATIENCE, shared=True):
+    with _held(state_dir, shared=True):
         values = _service(state_dir, read_only=True).status()
     _print(values, as_json)
 
@@ -41,10 +40,8 @@ def status(state_dir: Path, as_json: bool) -> None:
 @_JSON
 def versions(state_dir: Path, as_json: bool) -> None:
     """List the versions that are kept, oldest first."""
-    from edge_client.state_lock import state_in_use
-
     folder = _versions(state_dir)
-    with state_in_use(state_dir, wait=_PATIENCE, shared=True):
+    with _held(state_dir, shared=True):
         current = folder.require_current()
         rows = [
             {**folder.report(name).to_json(), "current": name == current} for name in folder.names()
@@ -63,13 +60,18 @@ def versions(state_dir: Path, as_json: bool) -> None:
 @_JSON
 def rollback(state_dir: Path, as_json: bool) -> None:
     """Return to the last version with another program; nothing learned is lost."""
-    from edge_client.state_lock import state_in_use
-
     _versions(state_dir).require_current()  # before a lock makes the folder
-    with state_in_use(state_dir, wait=_PATIENCE):
+    with _held(state_dir):
         service = _service(state_dir)
         service.rollback()
         _print(service.status(), as_json)
+
+
+def _held(state_dir: Path, shared: bool = False) -> AbstractContextManager[None]:
+    """The state folder's lock; for looking it is shared."""
+    from edge_client.state_lock import state_in_use
+
+    return state_in_use(state_dir, wait=_PATIENCE, shared=shared)
 
 
 def _versions(state_dir: Path) -> Any:
