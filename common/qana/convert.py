@@ -1,7 +1,9 @@
-"""From the quantized Keras model to an Akida version 1 program, and how well the two agree.
+"""From the quantized Keras model to an Akida version 1 program, and whether the two agree.
 
-cnn2snn is imported here only. Version 1 is asked for explicitly: it is what AKD1000 and AKD1500
-have, and the only version that learns on the chip, whereas cnn2snn targets version 2 by default.
+They agree in every spike and every prediction, because the model computes as the chip does
+(`common.qana.chip_arithmetic`). cnn2snn is imported here only. Version 1 is asked for explicitly:
+it is what AKD1000 and AKD1500 have, and the only version that learns on the chip, whereas cnn2snn
+targets version 2 by default.
 """
 
 import contextlib
@@ -51,9 +53,9 @@ def convert_model(model: keras.Model, names: list[str], n_classes: int) -> Progr
     try:
         with (
             set_akida_version(AkidaVersion.v1),
-            warnings.catch_warnings(
-                action="ignore"
-            ),  # of thresholds it cuts: measured by agreement
+            # Of thresholds above 2^19 that it cuts off there. They belong to channels that never
+            # fire: no accumulator of a network that fits a chip gets that far.
+            warnings.catch_warnings(action="ignore"),
             contextlib.redirect_stdout(io.StringIO()),
             eagerly(),
         ):

@@ -1,6 +1,6 @@
 """From a folded chain to a quantized Keras model, and the ranges that this takes.
 
-quantizeml is imported here and in `convert` only. The chain is first brought to one common
+quantizeml is imported here and in `chip_arithmetic` only. The chain is first brought to one common
 activation range (`common.qana.chain.normalized`), so that every bounded activation has the step
 0.25 and the levels 0, 0.25 ... 3.75 of four bits. Everything that differs between two quantized
 models is then in their kernels and biases: the quantized model is built once per shape and
@@ -32,6 +32,10 @@ ACTIVATION_RANGE = 3.75
 SPIKE_RANGE = 1.5
 """Any range in (1, 2] makes quantizeml's 1-bit step 1.0 and so the spike's threshold 0.5."""
 
+CLIPPED_ABOVE = 8.0
+"""Where the quantized ReLUs clip: out of the way, as four bits end at 3.75 and one at 1. quantizeml
+rounds this bound to an accumulator unit; at 3.75 it could cut off the highest level."""
+
 CALIBRATION_PERCENTILE = 99.7
 CALIBRATION_IMAGES = 256
 """At most so many of a site's training images are looked at for its ranges."""
@@ -46,7 +50,9 @@ def chain_names(config: QanaConfig) -> list[str]:
     return ["stem", *blocks, "transform", "excite", "spikes", "head"]
 
 
-def _sequential(config: QanaConfig, n_classes: int, bound: float) -> keras.Sequential:
+def _sequential(
+    config: QanaConfig, n_classes: int, bound: float, spike_bound: float
+) -> keras.Sequential:
     """The chain as a float Sequential in the patterns that Akida version 1 converts."""
     size = config.input_size
     model = keras.Sequential(name="qana_chain")
@@ -72,7 +78,7 @@ def _sequential(config: QanaConfig, n_classes: int, bound: float) -> keras.Seque
     conv("excite", config.transform + config.transform // config.squeeze, 1)
     relu("excite", bound)
     conv("spikes", config.spikes, 1)
-    relu("spikes", 1.0)
+    relu("spikes", spike_bound)
     model.add(layers.Flatten(name="flatten"))
     model.add(layers.Dense(n_classes, name="head"))
     return model
@@ -83,7 +89,7 @@ def float_chain_model(config: QanaConfig, n_classes: int) -> keras.Sequential:
     """The folded chain as a float Keras model; one per shape, its weights are set before use."""
     from common.qana.network import BOUND
 
-    return _sequential(config, n_classes, BOUND)
+    return _sequential(config, n_classes, BOUND, 1.0)
 
 
 @lru_cache(maxsize=4)
@@ -94,6 +100,8 @@ def quantized_model(config: QanaConfig, n_classes: int) -> keras.Model:
     """
     from quantizeml.layers import QuantizationParams
     from quantizeml.models import quantize
+
+    from common.qana.chip_arithmetic import compute_as_chip
 
     parameters = QuantizationParams(
         input_dtype="uint8",
@@ -111,7 +119,7 @@ def quantized_model(config: QanaConfig, n_classes: int) -> keras.Model:
         },
         "buffer_bitwidth": 32,
     }
-    model = _sequential(config, n_classes, ACTIVATION_RANGE)
+    model = _sequential(config, n_classes, CLIPPED_ABOVE, CLIPPED_ABOVE)
     anything = np.zeros((1, config.input_size, config.input_size, 3), np.uint8)
     with contextlib.redirect_stdout(io.StringIO()):
         quantized = quantize(
@@ -128,6 +136,7 @@ def quantized_model(config: QanaConfig, n_classes: int) -> keras.Model:
             spiking = layer.name == "spikes_relu"
             quantizer.range_max.assign(SPIKE_RANGE if spiking else ACTIVATION_RANGE)
             quantizer.rescaling_rate.assign(1.0)
+    compute_as_chip(quantized)
     return quantized
 
 

@@ -20,7 +20,7 @@ NOT_FROM = {
 ONLY_IN = {
     "akida": {"common/akida_runtime/"},
     "cnn2snn": {"common/qana/convert.py"},
-    "quantizeml": {"common/qana/quantize.py"},
+    "quantizeml": {"common/qana/quantize.py", "common/qana/chip_arithmetic.py"},
     "tensorflow": {"common/keras_setup.py"},
     "tf_keras": {"common/keras_setup.py"},
     "flwr": {
