@@ -1,11 +1,11 @@
-"""Newly labelled cases of a site, on disk before they are acknowledged."""
+"""Newly labelled cases of a site and corrections of their labels, on disk before acknowledged."""
 
 import json
 import os
 import struct
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -33,10 +33,19 @@ class LabelledCase:
     image: NDArray[np.uint8]
 
 
-class CaseJournal:
-    """Append-only file of cases, for one process at a time.
+@dataclass(frozen=True)
+class _Correction:
+    """A case's label was wrong: ``code`` is the right one, None where it is to be forgotten."""
 
-    A record is a header with length and checksums, then the case. A record cut short by a
+    case_id: str
+    code: str | None
+
+
+class CaseJournal:
+    """Append-only file of cases and of corrections, for one process at a time.
+
+    A record is a header with length and checksums, then the case, or a correction of an earlier
+    one; what is read is the cases as they were last corrected. A record cut short by a
     crash was never acknowledged and is removed on opening; damage before the last record is
     StateDamaged.
 
@@ -46,6 +55,11 @@ class CaseJournal:
         Made where it does not exist.
     read_only : bool
         Change nothing: what another process is writing is left alone, and not seen.
+
+    Attributes
+    ----------
+    corrections : int
+        How many corrections were written so far.
     """
 
     def __init__(self, path: Path, *, read_only: bool = False) -> None:
@@ -56,9 +70,16 @@ class CaseJournal:
                 path.touch()
                 sync_folder(path.parent)
         self._starts: dict[str, int] = {}
+        self._codes: dict[str, str | None] = {}
+        self.corrections = 0
         self._length = 0
         for end, payload in _records(self._content(), path):
-            self._starts[_decoded(payload).case_id] = self._length
+            record = _decoded(payload)
+            if isinstance(record, _Correction):
+                self._codes[record.case_id] = record.code
+                self.corrections += 1
+            else:
+                self._starts[record.case_id] = self._length
             self._length = end
         if not read_only and path.stat().st_size > self._length:
             with writing_to(path), path.open("r+b") as stream:
@@ -78,7 +99,24 @@ class CaseJournal:
         """
         if case.case_id in self._starts:
             return False
-        payload = _encoded(case)
+        self._starts[case.case_id] = self._write(_encoded(case))
+        return True
+
+    def correct(self, case_id: str, code: str | None) -> bool:
+        """Write down a case's right label, or None to forget it; durable like `append`.
+
+        False where nothing changes; KeyError where the journal has no such case.
+        """
+        before = self.case(case_id)
+        if code == (None if before is None else before.code):
+            return False
+        self._write(json.dumps({"correct": case_id, "code": code}).encode())
+        self._codes[case_id] = code
+        self.corrections += 1
+        return True
+
+    def _write(self, payload: bytes) -> int:
+        """Append a record; returns where it starts."""
         fields = _HEADER.pack(_MAGIC, len(payload), zlib.crc32(payload), 0)[:-4]
         record = fields + struct.pack("<I", zlib.crc32(fields)) + payload
         with writing_to(self._path), self._path.open("r+b") as stream:
@@ -87,12 +125,12 @@ class CaseJournal:
             stream.truncate()
             stream.flush()
             os.fsync(stream.fileno())
-        self._starts[case.case_id] = self._length
+        start = self._length
         self._length += len(record)
-        return True
+        return start
 
-    def case(self, case_id: str) -> LabelledCase:
-        """The case of this id, as it was first written; KeyError where there is none."""
+    def case(self, case_id: str) -> LabelledCase | None:
+        """The case of this id, None where it is forgotten; KeyError where there never was one."""
         with self._path.open("rb") as stream:
             stream.seek(self._starts[case_id])
             header = stream.read(_HEADER.size)
@@ -103,13 +141,21 @@ class CaseJournal:
                 f"{self._path} was changed at byte {self._starts[case_id]}; restore it from a "
                 "backup"
             )
-        return _decoded(payload)
+        return self._corrected(_decoded(payload))
 
     def cases(self, up_to_round: int | None = None) -> list[LabelledCase]:
         """Cases in order of arrival, those of later rounds than ``up_to_round`` left out."""
         content = self._content()[: self._length]
-        cases = [_decoded(payload) for _, payload in _records(content, self._path)]
+        found = [self._corrected(_decoded(p)) for _, p in _records(content, self._path)]
+        cases = [case for case in found if case is not None]
         return [c for c in cases if up_to_round is None or c.round <= up_to_round]
+
+    def _corrected(self, record: "LabelledCase | _Correction") -> LabelledCase | None:
+        """A case as it counts now; None for a correction and for a case that is forgotten."""
+        if isinstance(record, _Correction):
+            return None
+        code = self._codes.get(record.case_id, record.code)
+        return None if code is None else replace(record, code=code)
 
     def _content(self) -> bytes:
         try:
@@ -153,8 +199,11 @@ def _encoded(case: LabelledCase) -> bytes:
     return json.dumps(facts).encode() + b"\n" + image.tobytes()
 
 
-def _decoded(payload: bytes) -> LabelledCase:
+def _decoded(payload: bytes) -> LabelledCase | _Correction:
     facts, _, pixels = payload.partition(b"\n")
+    if facts.startswith(b"{"):
+        correction = json.loads(facts)
+        return _Correction(correction["correct"], correction["code"])
     case_id, lesion_id, code, round_number, shape = json.loads(facts)
     image = np.frombuffer(pixels, np.uint8).reshape(shape)
     return LabelledCase(case_id, lesion_id, code, round_number, image)

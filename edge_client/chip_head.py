@@ -1,43 +1,76 @@
 """The head that learns on a site's chip: a learning program whose classes have codes."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from common.akida_runtime import LearningProgram, Program
 from common.errors import UnknownLabel
+from edge_client.case_journal import LabelledCase
 from edge_client.exemplars import ExemplarStore
-from edge_client.learning_parameters import LearningParameters, learning_parameters
+from edge_client.learning_parameters import LearningParameters, parameters_for
+from edge_client.prototypes import Neurons, discriminative_prototypes
+
+LearningRule = Literal["prototypes", "akida"]
+"""How the learning layer's connections come about: computed from the exemplar store, or moved by
+Akida's own rule case by case."""
 
 
 class ChipHead:
-    """A learning program and the class codes of its outputs, in order.
+    """A learning program, the class codes of its outputs in order, and what it learned from.
+
+    With the rule "prototypes" its connections are a function of program, classes, store and
+    neurons of other sites: learning a case offers it to the store. With "akida" every case moves
+    the connections, in the order in which they come.
 
     Parameters
     ----------
     learner : LearningProgram
     classes : sequence of str
         One code per class of the learner.
+    store : ExemplarStore
+    rule : "prototypes" or "akida"
+    foreign : mapping of str to Neurons
+        Those of other sites, for class codes that are in ``classes``.
     """
 
-    def __init__(self, learner: LearningProgram, classes: Sequence[str]) -> None:
+    def __init__(
+        self,
+        learner: LearningProgram,
+        classes: Sequence[str],
+        store: ExemplarStore,
+        rule: LearningRule = "prototypes",
+        foreign: Mapping[str, Neurons] | None = None,
+    ) -> None:
         self.learner = learner
         self.classes = tuple(classes)
+        self.store = store
+        self.rule = rule
+        self.foreign = dict(foreign or {})
+        self._spikes: dict[str, NDArray[np.uint8]] = {}
 
     @classmethod
     def relearned(
-        cls, program: Program, classes: Sequence[str], store: ExemplarStore, seed: int
+        cls,
+        program: Program,
+        classes: Sequence[str],
+        store: ExemplarStore,
+        seed: int,
+        rule: LearningRule = "prototypes",
+        foreign: Mapping[str, Neurons] | None = None,
     ) -> tuple["ChipHead", LearningParameters]:
-        """A head that has learned the exemplars, in the store's order, and its settings.
+        """A head that has learned the exemplars, and its settings.
 
-        Codes of the store that are not in ``classes`` follow them, sorted. The same program,
-        store, classes and seed give the same weights. Raises DataUnfit for an empty store.
+        Codes of the store and of ``foreign`` that are not in ``classes`` follow them, sorted. The
+        same arguments give the same weights. Raises DataUnfit for an empty store.
         """
-        codes = (*classes, *sorted(set(store.codes) - set(classes)))
+        foreign = foreign or {}
+        codes = (*classes, *sorted({*store.codes, *foreign} - set(classes)))
         labels = store.labels(codes)
         spikes = program.spikes(store.images)
-        chosen = learning_parameters(spikes, labels, len(codes))
+        chosen = parameters_for(rule, spikes, labels, len(codes))
         learner = LearningProgram.create(
             program,
             len(codes),
@@ -46,19 +79,61 @@ class ChipHead:
             chosen.competition,
             seed,
         )
-        learner.learn(store.images, labels, spikes)
-        return cls(learner, codes), chosen
+        head = cls(learner, codes, store, rule, foreign)
+        if rule == "prototypes":
+            head._spikes = dict(zip(store.case_ids, spikes, strict=True))
+            head._program()
+        else:
+            learner.learn(store.images, labels, spikes)
+        return head, chosen
 
-    def learn(self, image: NDArray[np.uint8], code: str) -> None:
-        """Learn one case (height, width, 3); a code not known yet becomes a new class."""
-        if code not in self.classes:
+    @property
+    def taught(self) -> frozenset[str]:
+        """Codes that it was taught, here or by another site's neurons; it answers no others."""
+        return frozenset({*self.store.codes, *self.foreign})
+
+    def learn(self, cases: Sequence[LabelledCase]) -> None:
+        """Learn cases in order; a code not known yet becomes a new class."""
+        before = self.store
+        for case in cases:
+            if case.code not in self.classes:
+                self.learner.add_class()
+                self.classes = (*self.classes, case.code)
+            if self.rule == "akida":
+                label = np.array([self.classes.index(case.code)], np.int64)
+                self.learner.learn(case.image[None], label)
+        self.store = before.with_cases(cases)
+        # A full class may have kept the exemplars that it had.
+        if self.rule == "prototypes" and self.store.case_ids != before.case_ids:
+            self._program()
+
+    def adopt(self, foreign: Mapping[str, Neurons]) -> None:
+        """Take over other sites' neurons, in place of all that were taken over before."""
+        self.foreign = dict(foreign)
+        for code in sorted(set(foreign) - set(self.classes)):
             self.learner.add_class()
             self.classes = (*self.classes, code)
-        self.learner.learn(image[None], np.array([self.classes.index(code)], np.int64))
+        self._program()
+
+    def own_neurons(self) -> dict[str, Neurons]:
+        """The neuron that this site's exemplars give to each code."""
+        prototypes = self._prototypes()
+        return {
+            code: prototypes.chosen([self.classes.index(code)])
+            for code in sorted(set(self.store.codes))
+        }
 
     def classify(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Potentials (n, len(classes)) of images (n, height, width, 3), 0 to num_weights."""
-        return self.learner.classify(images)
+        """Potentials (n, len(classes)) of images (n, height, width, 3).
+
+        Between -num_weights and num_weights (`LearningProgram.classify`). A class that was never
+        taught here is a column of -inf.
+        """
+        return self._masked(self.learner.classify(images))
+
+    def classify_spikes(self, spikes: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """`classify` of images whose spikes (n, n_spikes) are known."""
+        return self._masked(self.learner.classify_spikes(spikes))
 
     def hits(self, images: NDArray[np.uint8], codes: Sequence[str]) -> NDArray[np.bool_]:
         """Whether each image (n, height, width, 3) is recognised as its code, bool (n,)."""
@@ -84,3 +159,40 @@ class ChipHead:
         ordered = np.full((len(images), len(classes)), -np.inf, np.float32)
         ordered[:, [classes.index(code) for code in self.classes]] = self.classify(images)
         return ordered
+
+    def _masked(self, potentials: NDArray[np.float32]) -> NDArray[np.float32]:
+        untaught = [code not in self.taught for code in self.classes]
+        potentials[:, untaught] = -np.inf
+        return potentials
+
+    def _prototypes(self) -> Neurons:
+        """One neuron per class, as the exemplars give them."""
+        unseen = [i for i, name in enumerate(self.store.case_ids) if name not in self._spikes]
+        if unseen:
+            found = self.learner.spikes(self.store.images[unseen])
+            names = [self.store.case_ids[i] for i in unseen]
+            self._spikes |= dict(zip(names, found, strict=True))
+        self._spikes = {name: self._spikes[name] for name in self.store.case_ids}
+        return discriminative_prototypes(
+            np.stack(list(self._spikes.values())),
+            self.store.labels(self.classes),
+            len(self.classes),
+            self.learner.num_weights,
+        )
+
+    def _program(self) -> None:
+        """Write own prototypes and other sites' neurons into the layer's slots.
+
+        Slots that are left over repeat the class's first neuron, which changes no maximum.
+        """
+        prototypes, slots = self._prototypes(), self.learner.neurons_per_class
+        own = set(self.store.codes)
+        layer: list[Neurons] = []
+        for index, code in enumerate(self.classes):
+            parts = [self.foreign[code]] if code in self.foreign else []
+            if code in own or not parts:
+                parts.insert(0, prototypes.chosen([index]))
+            neurons = Neurons.joined(parts)
+            layer.append(neurons.chosen([n if n < len(neurons) else 0 for n in range(slots)]))
+        every = Neurons.joined(layer)
+        self.learner.program_neurons(every.weights, every.thresholds)

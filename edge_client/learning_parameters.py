@@ -6,9 +6,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.errors import DataUnfit
+from edge_client.prototypes import connections_of
 
 COMPETITION = 0.1
 MAX_NEURONS_PER_CLASS = 50
+SLOTS = 4
+"""Neurons per class where they are computed: the site's own prototype and other sites' neurons."""
 
 
 @dataclass(frozen=True)
@@ -67,3 +70,16 @@ def learning_parameters(
         neurons_per_class=max(1, min(per_class, MAX_NEURONS_PER_CLASS)),
         competition=COMPETITION,
     )
+
+
+def parameters_for(
+    rule: str, spikes: NDArray[np.uint8], labels: NDArray[np.int64], n_classes: int
+) -> LearningParameters:
+    """`learning_parameters` for Akida's own rule; fixed ones where neurons are computed.
+
+    Fixed ones are the same at every site, so that neurons can be exchanged. Raises DataUnfit
+    without cases.
+    """
+    if rule == "akida" or not len(labels):
+        return learning_parameters(spikes, labels, n_classes)
+    return LearningParameters(connections_of(spikes.shape[1]), SLOTS, COMPETITION)

@@ -1,7 +1,7 @@
 """The life of one hospital site with its Akida programs: install, learn, classify, go back."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,9 @@ from common.data.cases import Cases
 from common.errors import BundleDamaged, DataUnfit, SettingsError, StateDamaged
 from edge_client.acceptance import Hits, balanced_accuracy, loss_of_recall
 from edge_client.case_journal import CaseJournal, LabelledCase
-from edge_client.chip_head import ChipHead
+from edge_client.chip_head import ChipHead, LearningRule
 from edge_client.exemplars import ExemplarStore
+from edge_client.prototypes import Neurons
 from edge_client.versions import InstallReport, VersionFolder
 
 DOES_NOT_FIT = "does not fit"
@@ -30,12 +31,14 @@ class EdgeSettings:
     cases, a new program may be than the one in service. It is kept out where it is worse than
     that and by more than ``evidence`` standard errors, so that few cases of rare classes do not
     decide by chance (1.645: 5 % of equally good programs, one-sided). ``device`` is the chip
-    whose virtual twin the fit is reported for. ``seed`` draws new neurons.
+    whose virtual twin the fit is reported for. ``rule`` is how its learning layer learns
+    (docs/on-chip-learning.md); ``seed`` draws new neurons.
     """
 
     tolerance: float = 0.05
     evidence: float = 1.645
     device: str = "AKD1000"
+    rule: LearningRule = "prototypes"
     seed: int = 0
 
 
@@ -83,7 +86,7 @@ class EdgeClient:
         store: ExemplarStore,
         validation: Cases,
     ) -> InstallReport:
-        """Relearn the store on ``program`` and switch over to it unless it is worse.
+        """Relearn store and journal on ``program`` and switch over to it unless it is worse.
 
         A pure function of its arguments and of the version before: repeated after a crash,
         also with cases of this round in the journal, it gives the same result and starts
@@ -98,13 +101,16 @@ class EdgeClient:
         classes : tuple of str
             The class map; ``validation.labels`` are indices into it.
         store : ExemplarStore
-            As of this round; at least one case.
+            Of the site's own training cases; the journal's of earlier rounds are offered to it.
+            At least one case in all.
         """
         if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]*", version):
             raise SettingsError(f"{version!r} is no version name; use letters, digits, . _ -")
         if len(validation) and validation.images.shape[1:] != program.input_shape:
             raise _wrong_shape(validation.images.shape[1:], program)
-        head, parameters = ChipHead.relearned(program, classes, store, self._settings.seed)
+        seed, rule = self._settings.seed, self._settings.rule
+        known = store.with_cases(self.journal.cases(round_number - 1))
+        head, parameters = ChipHead.relearned(program, classes, known, seed, rule)
         complete = head.learner.complete()
         device = available_device()
         fit = complete.fit_report(self._settings.device)
@@ -119,9 +125,11 @@ class EdgeClient:
             if before is None:
                 complete.require_fit(self._settings.device)
             reason = f"{DOES_NOT_FIT} {self._settings.device}: {fit.reason}"
-        serving = _Serving(version, program, head, [])
-        if reason and before is not None:
+        serving, registry = _Serving(version, program, head, []), classes
+        if reason and before is not None and previous is not None:
             serving = _Serving(version, before.program, before.head, [])
+            registry = self._versions.report(previous).registry
+            store = self._first_store(previous)
         report = InstallReport(
             version=version,
             round=round_number,
@@ -133,16 +141,23 @@ class EdgeClient:
             fit=fit.to_json(),
             parameters=parameters.to_json(),
             classes=serving.head.classes,
-            exemplars=len(store),
+            exemplars=len(serving.head.store),
             validation_cases=len(validation),
             candidate_accuracy=balanced_accuracy(hits, codes),
             previous_accuracy=(
                 None if hits_before is None else balanced_accuracy(hits_before, codes)
             ),
-            seed=self._settings.seed,
+            seed=seed,
+            rule=rule,
+            registry=registry,
         )
         self._versions.add(
-            report, serving.program.to_bytes(), serving.head.learner.to_bytes(), store.to_bytes()
+            report,
+            serving.program.to_bytes(),
+            serving.head.learner.to_bytes(),
+            store.to_bytes(),
+            serving.head.foreign,
+            self.journal.corrections,
         )
         self._serving = serving
         return report
@@ -158,10 +173,39 @@ class EdgeClient:
         if case.image.shape != serving.program.input_shape:
             raise _wrong_shape(case.image.shape, serving.program)
         if not self.journal.append(case):
-            case = self.journal.case(case.case_id)  # its first label is the one that is kept
-            if case.round < self._versions.report(serving.version).round:
-                return  # learned before this version, which relearned the exemplars
-        _learn(serving, case)
+            known = self.journal.case(case.case_id)  # its first label is the one that is kept
+            if known is None or known.round < self._versions.report(serving.version).round:
+                return  # forgotten, or learned before this version, which relearned the exemplars
+            case = known
+        _learn(serving, [case])
+
+    def correct(self, case_id: str, code: str | None) -> bool:
+        """Unlearn a case's label and learn the right one; with None, forget the case.
+
+        Durable when it returns. Everything is then as if the case had come with that label, or
+        never: the head is relearned from store and journal. False where nothing changes; raises
+        DataUnfit where no such case was learned here.
+        """
+        serving = self._in_service()
+        try:
+            changed = self.journal.correct(case_id, code)
+        except KeyError as error:
+            raise DataUnfit(
+                f"no case {case_id!r} was learned at this site; see the case ids in its records"
+            ) from error
+        if changed:
+            self._serving = self._relearned(serving.version, serving.program)
+            self.save()
+        return changed
+
+    def neurons(self) -> dict[str, Neurons]:
+        """What this site's exemplars taught the learning layer, see `ChipHead.own_neurons`."""
+        return self._in_service().head.own_neurons()
+
+    def adopt(self, foreign: Mapping[str, Neurons]) -> None:
+        """Take over other sites' neurons for this program, in place of earlier ones; durable."""
+        self._in_service().head.adopt(foreign)
+        self.save()
 
     def save(self) -> None:
         """Write the learned layer down, so that a restart need not learn its cases again."""
@@ -171,6 +215,8 @@ class EdgeClient:
             serving.head.learner.to_bytes(),
             serving.head.classes,
             tuple(serving.learned),
+            serving.head.foreign,
+            self.journal.corrections,
         )
 
     def classify(self, images: NDArray[np.uint8], classes: Sequence[str]) -> NDArray[np.float32]:
@@ -182,8 +228,8 @@ class EdgeClient:
         return self._in_service().program.predict_potentials(images)
 
     def exemplars(self) -> ExemplarStore:
-        """The exemplars with which the current version was installed."""
-        return ExemplarStore.load(self._versions.file(self._in_service().version, "exemplars.bin"))
+        """The exemplars that the chip's head learned from."""
+        return self._in_service().head.store
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -254,11 +300,35 @@ class EdgeClient:
                 f"version {version} of this site is damaged; restore it from a backup or go back "
                 f"with `fedqana client rollback` ({error})"
             ) from error
-        serving = _Serving(version, program, ChipHead(learner, state.classes), list(state.cases))
-        for case in self.journal.cases(None if before is None else before - 1):
-            if case.round >= report.round:
-                _learn(serving, case)
+        if state.corrections != self.journal.corrections:  # a crash came between the two
+            return self._relearned(version, program, before)
+        earlier = self.journal.cases(report.round - 1)
+        learned_since = [case for case in self.journal.cases() if case.case_id in state.cases]
+        store = self._first_store(version).with_cases([*earlier, *learned_since])
+        head = ChipHead(learner, state.classes, store, report.rule, self._versions.foreign(version))
+        serving = _Serving(version, program, head, list(state.cases))
+        later = self.journal.cases(None if before is None else before - 1)
+        _learn(serving, [case for case in later if case.round >= report.round])
         return serving
+
+    def _relearned(self, version: str, program: Program, before: int | None = None) -> _Serving:
+        """A version as the journal of now would have made it, from its installation on.
+
+        Cases of round ``before`` and later are left out.
+        """
+        foreign = self._versions.foreign(version)
+        report = self._versions.report(version)
+        store = self._first_store(version).with_cases(self.journal.cases(report.round - 1))
+        classes = report.registry
+        head, _ = ChipHead.relearned(program, classes, store, report.seed, report.rule, foreign)
+        serving = _Serving(version, program, head, [])
+        later = self.journal.cases(None if before is None else before - 1)
+        _learn(serving, [case for case in later if case.round >= report.round])
+        return serving
+
+    def _first_store(self, version: str) -> ExemplarStore:
+        """The exemplars of the site's own data with which a version was installed."""
+        return ExemplarStore.load(self._versions.file(version, "exemplars.bin"))
 
     def _objection(self, new: Hits, before: Hits | None, codes: list[str]) -> str:
         """Why the program in service should be kept, or an empty text."""
@@ -275,10 +345,10 @@ class EdgeClient:
         )
 
 
-def _learn(serving: _Serving, case: LabelledCase) -> None:
-    if case.case_id not in serving.learned:
-        serving.head.learn(case.image, case.code)
-        serving.learned.append(case.case_id)
+def _learn(serving: _Serving, cases: Sequence[LabelledCase]) -> None:
+    new = [case for case in cases if case.case_id not in serving.learned]
+    serving.head.learn(new)
+    serving.learned += [case.case_id for case in new]
 
 
 def _wrong_shape(shape: tuple[int, ...], program: Program) -> DataUnfit:

@@ -197,10 +197,7 @@ def _deploy(instruction: Instruction, ask: DeployAsk, folder: SiteFolder, data: 
     program = Program.from_bytes(bundle.files[PROGRAM])
     client = EdgeClient(folder.state(ask.run), EdgeSettings(seed=ask.seed))
     earlier = client.journal.cases(ask.round - 1)
-    held_back = data.held_back
-    store = ExemplarStore.initial(data.train, data.classes.codes, seed=ask.seed).with_cases(
-        [case for case in earlier if case.lesion_id not in held_back]
-    )
+    store = ExemplarStore.initial(data.train, data.classes.codes, seed=ask.seed)
     known = relabelled(data.validation, data.classes, card.classes)
     report = client.install(program, str(ask.version), ask.round, card.classes, store, known)
 

@@ -2,20 +2,25 @@
 
 ``versions/VERSION/`` holds what the site served from the arrival of VERSION on: ``program.fbz``
 (the program with its global head), ``learned-HASH.fbz`` (with the learning layer),
+``foreign-HASH.npz`` (other sites' neurons in it, where it has any),
 ``exemplars.bin``, ``meta.json`` (facts of the installation, never changed) and ``state.json``
 (which learned file counts, what it has learned since). ``current`` names the version.
 """
 
 import json
 import shutil
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from common.arrays import from_npz, to_npz
 from common.errors import ModelNotFound, StateDamaged
 from common.files import replace_folder, sha256_of, write_atomically, writing_to
+from edge_client.prototypes import Neurons
 
 _KEPT_PROGRAMS = 3
+_WEIGHTS, _THRESHOLDS = "/weights", "/thresholds"
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,10 @@ class InstallReport:
         Balanced accuracy of the new chip head and of the one in service before on the site's
         held-back cases; None where there was none, or no case.
     seed : int
+    rule : str
+        How the learning layer learns.
+    registry : tuple of str
+        Codes of the program's own classes.
     """
 
     version: str
@@ -61,6 +70,8 @@ class InstallReport:
     candidate_accuracy: float | None
     previous_accuracy: float | None
     seed: int
+    rule: Literal["prototypes", "akida"] = "prototypes"
+    registry: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values."""
@@ -69,11 +80,14 @@ class InstallReport:
 
 @dataclass(frozen=True)
 class LearnedState:
-    """Which file holds the learned layer, its classes, and the cases it has since learned."""
+    """Which files hold the learned layer and other sites' neurons in it ("" where it has none),
+    its classes, the cases it has since learned, and how many corrections it has followed."""
 
     file: str
     classes: tuple[str, ...]
     cases: tuple[str, ...] = field(default=())
+    foreign: str = ""
+    corrections: int = 0
 
 
 class VersionFolder:
@@ -139,16 +153,42 @@ class VersionFolder:
     def report(self, version: str) -> InstallReport:
         """What the installation of ``version`` reported."""
         value = self._json(version, "meta.json", {f.name for f in fields(InstallReport)})
-        return InstallReport(**{**value, "classes": tuple(value["classes"])})
+        codes = {key: tuple(value[key]) for key in ("classes", "registry")}
+        return InstallReport(**{**value, **codes})
 
     def learned(self, version: str) -> LearnedState:
         """Where the learned layer of ``version`` is."""
         value = self._json(version, "state.json", {f.name for f in fields(LearnedState)})
-        return LearnedState(value["file"], tuple(value["classes"]), tuple(value["cases"]))
+        classes, cases = tuple(value["classes"]), tuple(value["cases"])
+        return LearnedState(value["file"], classes, cases, value["foreign"], value["corrections"])
 
-    def add(self, report: InstallReport, program: bytes, learned: bytes, exemplars: bytes) -> None:
+    def foreign(self, version: str) -> dict[str, Neurons]:
+        """Other sites' neurons in the learned layer of ``version``, by class code."""
+        name = self.learned(version).foreign
+        if not name:
+            return {}
+        content = self.read(version, name)
+        if name != _name_of("foreign", content, "npz"):
+            raise StateDamaged(
+                f"{self.file(version, name)} is not what was written there; restore it from a "
+                "backup or go back with `fedqana client rollback`"
+            )
+        arrays = from_npz(content)
+        codes = [name.removesuffix(_WEIGHTS) for name in arrays if name.endswith(_WEIGHTS)]
+        return {c: Neurons(arrays[c + _WEIGHTS], arrays[c + _THRESHOLDS]) for c in codes}
+
+    def add(
+        self,
+        report: InstallReport,
+        program: bytes,
+        learned: bytes,
+        exemplars: bytes,
+        foreign: Mapping[str, Neurons],
+        corrections: int,
+    ) -> None:
         """Write a version whole and make it current; replaces one of the same name."""
-        state = LearnedState(_learned_name(learned), report.classes)
+        packed = _packed(foreign)
+        state = _state_of(learned, report.classes, (), packed, corrections)
         partial = self._root / f".{report.version}.partial"
         target = self._root / report.version
         with writing_to(target):
@@ -156,6 +196,8 @@ class VersionFolder:
             partial.mkdir(parents=True)
             (partial / "program.fbz").write_bytes(program)
             (partial / state.file).write_bytes(learned)
+            if packed:
+                (partial / state.foreign).write_bytes(packed)
             (partial / "exemplars.bin").write_bytes(exemplars)
             (partial / "meta.json").write_text(json.dumps(report.to_json(), indent=1))
             (partial / "state.json").write_text(json.dumps(asdict(state)))
@@ -167,14 +209,24 @@ class VersionFolder:
         self._forget_old()
 
     def save_learned(
-        self, version: str, learned: bytes, classes: tuple[str, ...], cases: tuple[str, ...]
+        self,
+        version: str,
+        learned: bytes,
+        classes: tuple[str, ...],
+        cases: tuple[str, ...],
+        foreign: Mapping[str, Neurons],
+        corrections: int,
     ) -> None:
         """Replace the learned layer of ``version``; old or new stands after a crash."""
-        state = LearnedState(_learned_name(learned), classes, cases)
+        packed = _packed(foreign)
+        state = _state_of(learned, classes, cases, packed, corrections)
         write_atomically(self.file(version, state.file), learned)
+        if packed:
+            write_atomically(self.file(version, state.foreign), packed)
         write_atomically(self.file(version, "state.json"), json.dumps(asdict(state)).encode())
-        for other in (self._root / version).glob("learned-*.fbz"):
-            if other.name != state.file:
+        folder = self._root / version
+        for other in (*folder.glob("learned-*.fbz"), *folder.glob("foreign-*.npz")):
+            if other.name not in (state.file, state.foreign):
                 other.unlink()
 
     def last_other_program(self) -> str:
@@ -220,5 +272,25 @@ class VersionFolder:
         return value
 
 
-def _learned_name(learned: bytes) -> str:
-    return f"learned-{sha256_of(learned)[:12]}.fbz"
+def _packed(foreign: Mapping[str, Neurons]) -> bytes:
+    """Neurons as npz; empty where there are none."""
+    if not foreign:
+        return b""
+    weights = {code + _WEIGHTS: neurons.weights for code, neurons in foreign.items()}
+    thresholds = {code + _THRESHOLDS: neurons.thresholds for code, neurons in foreign.items()}
+    return to_npz({**weights, **thresholds})
+
+
+def _name_of(kind: str, content: bytes, suffix: str) -> str:
+    return f"{kind}-{sha256_of(content)[:12]}.{suffix}"
+
+
+def _state_of(
+    learned: bytes,
+    classes: tuple[str, ...],
+    cases: tuple[str, ...],
+    foreign: bytes,
+    corrections: int,
+) -> LearnedState:
+    packed = _name_of("foreign", foreign, "npz") if foreign else ""
+    return LearnedState(_name_of("learned", learned, "fbz"), classes, cases, packed, corrections)

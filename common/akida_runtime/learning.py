@@ -169,7 +169,9 @@ class LearningProgram:
     def classify(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Highest potential among each class's neurons, float32 (n, n_classes).
 
-        A potential is the number of a neuron's connections that spike, 0 to num_weights.
+        A potential is the number of a neuron's connections that spike, 0 to num_weights, less
+        its threshold. Akida's ``forward`` leaves the threshold of a layer without activation to
+        the host, and so does this.
         """
         return self.classify_spikes(self.spikes(images))
 
@@ -178,8 +180,28 @@ class LearningProgram:
         inputs = spikes[:, None, None, :]
         parts = [self._tail.forward(batch) for batch in batches(inputs)]
         potentials = flat(parts, self.neurons, np.float32)
+        potentials -= self._tail.layers[-1].get_variable("threshold").astype(np.float32)
         grouped = potentials.reshape(-1, self.n_classes, self.neurons_per_class)
         return np.asarray(grouped.max(axis=2), np.float32)
+
+    def program_neurons(self, weights: NDArray[np.uint8], thresholds: NDArray[np.int32]) -> None:
+        """Give all neurons their connections and thresholds.
+
+        Parameters
+        ----------
+        weights : uint8 array, shape (spikes, neurons)
+            0 or 1, ``num_weights`` ones for each neuron; otherwise it is a ValueError.
+        thresholds : int32 array, shape (neurons,)
+            Subtracted from the number of a neuron's connections that spike.
+        """
+        if weights.shape != (self._program.n_spikes, self.neurons) or weights.max() > 1:
+            raise ValueError(f"weights {weights.shape} do not fit {self.neurons} neurons")
+        if (weights.sum(axis=0) != self.num_weights).any():
+            raise ValueError(f"every neuron has {self.num_weights} connections")
+        layer = self._tail.layers[-1]
+        held = layer.get_variable("weights")
+        layer.set_variable("weights", weights.reshape(held.shape).astype(held.dtype))
+        layer.set_variable("threshold", thresholds.astype(np.int32))
 
     def add_class(self) -> int:
         """Add the neurons of one more class, those learned stay; returns its index."""

@@ -19,7 +19,8 @@ from tests.akida_runtime.tiny import tiny_program
 from tests.edge_client.cases import ALL, CLASSES, NEW, arriving, some_cases
 
 STORE = ExemplarStore.initial(some_cases(15, seed=1), CLASSES, per_class=10, seed=5)
-MISLABELLED = replace(STORE, codes=tuple(np.roll(STORE.codes, 1).tolist()))
+SWAPPED = {"red": "red", "green": "blue", "blue": "green"}
+MISLABELLED = replace(STORE, codes=tuple(SWAPPED[code] for code in STORE.codes))
 HELD_BACK = some_cases(15, seed=2)
 FOURTH = arriving(8, seed=3, round_number=1, codes=(NEW,))
 
