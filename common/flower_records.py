@@ -24,6 +24,7 @@ MESSAGE_TYPES: dict[Kind, str] = {
     "train": "train",
     "evaluate": "evaluate",
     "deploy": "query.deploy",
+    "share": "query.share",
     "final": "query.final",
 }
 """Flower routes by these; queries carry an action's name."""

@@ -13,13 +13,14 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from common.errors import SiteRefused
+from common.neurons import NeuronSet
 from common.qana.config import QanaConfig
 
-PROTOCOL = 1
+PROTOCOL = 2
 """Raised whenever a message changes its meaning; both sides must have the same."""
 
-Kind = Literal["handshake", "train", "evaluate", "deploy", "final"]
-KINDS: tuple[Kind, ...] = ("handshake", "train", "evaluate", "deploy", "final")
+Kind = Literal["handshake", "train", "evaluate", "deploy", "share", "final"]
+KINDS: tuple[Kind, ...] = ("handshake", "train", "evaluate", "deploy", "share", "final")
 
 SiteCode = Literal[
     "bad-instruction",
@@ -142,7 +143,9 @@ class DeployAsk(_Message):
 class DeployReply(_Message):
     """What the edge client did with the version and the cases that came since the last.
 
-    Counts of the chip's head are over the version's classes, then ``new_classes``.
+    Counts of the chip's head are over the version's classes, then ``new_classes``. ``neurons`` are
+    those that the site taught to classes that the run did not start with, learned on this
+    version's spikes; None where it has none, serves another version or does not share.
     """
 
     switched: bool
@@ -160,6 +163,37 @@ class DeployReply(_Message):
     mean_spikes: dict[str, Measured]
     latency_ms: Measured | None = None
     power_mw: Measured | None = None
+    neurons: NeuronSet | None = None
+    seconds: Measured
+
+
+class ShareAsk(_Message):
+    """Neurons of all sites for the version that was just deployed.
+
+    ``classes`` is the run's registry now, ``original_classes`` as in `DeployAsk`.
+    """
+
+    run: str
+    round: int = Field(ge=1)
+    version: int = Field(ge=1)
+    classes: tuple[str, ...]
+    original_classes: int = Field(ge=1)
+    neurons: NeuronSet
+    seed: int = Field(ge=0)
+
+
+class ShareReply(_Message):
+    """How many neurons of other sites the site took over, and what that changed.
+
+    Hits on its validation lesions, of classes that the run started with and of new ones, before
+    and after; counts of the chip's head afterwards. All zero where it serves another version.
+    """
+
+    adopted: Count
+    old_before: tuple[Count, Count] = (0, 0)
+    old_after: tuple[Count, Count] = (0, 0)
+    new_before: tuple[Count, Count] = (0, 0)
+    new_after: tuple[Count, Count] = (0, 0)
     seconds: Measured
 
 
@@ -188,6 +222,7 @@ ASKS: dict[Kind, type[_Message]] = {
     "train": TrainAsk,
     "evaluate": EvaluateAsk,
     "deploy": DeployAsk,
+    "share": ShareAsk,
     "final": FinalAsk,
 }
 

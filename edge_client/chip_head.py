@@ -8,10 +8,11 @@ from numpy.typing import NDArray
 
 from common.akida_runtime import LearningProgram, Program
 from common.errors import UnknownLabel
+from common.neurons import Neurons
 from edge_client.case_journal import LabelledCase
 from edge_client.exemplars import ExemplarStore
 from edge_client.learning_parameters import LearningParameters, parameters_for
-from edge_client.prototypes import Neurons, discriminative_prototypes
+from edge_client.prototypes import discriminative_prototypes, limited
 
 LearningRule = Literal["prototypes", "akida"]
 """How the learning layer's connections come about: computed from the exemplar store, or moved by
@@ -190,9 +191,20 @@ class ChipHead:
         layer: list[Neurons] = []
         for index, code in enumerate(self.classes):
             parts = [self.foreign[code]] if code in self.foreign else []
-            if code in own or not parts:
+            if code in own:
                 parts.insert(0, prototypes.chosen([index]))
+            elif parts:
+                parts = [self._limited(parts[0], prototypes)]
+            else:
+                parts = [prototypes.chosen([index])]  # of a class that is masked
             neurons = Neurons.joined(parts)
             layer.append(neurons.chosen([n if n < len(neurons) else 0 for n in range(slots)]))
         every = Neurons.joined(layer)
         self.learner.program_neurons(every.weights, every.thresholds)
+
+    def _limited(self, foreign: Neurons, prototypes: Neurons) -> Neurons:
+        """Neurons of a class that has no exemplar here, see `limited`."""
+        codes = sorted(set(self.store.codes))
+        known = prototypes.chosen([self.classes.index(code) for code in codes])
+        spikes = np.stack(list(self._spikes.values()))
+        return limited(foreign, known, spikes, self.store.labels(codes))

@@ -35,6 +35,7 @@ def site_folder(context: Context) -> SiteFolder:
 
 @app.query("handshake")
 @app.query("deploy")
+@app.query("share")
 @app.query("final")
 @app.train()
 @app.evaluate()

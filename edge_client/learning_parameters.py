@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.errors import DataUnfit
-from edge_client.prototypes import connections_of
+from common.neurons import connections_of
 
 COMPETITION = 0.1
 MAX_NEURONS_PER_CLASS = 50

@@ -12,10 +12,10 @@ The result depends on the set of exemplars alone, not on their order: a case tha
 leaves no trace.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import NDArray
+
+from common.neurons import Neurons
 
 RIDGE = 1.0 / 64.0
 """Penalty on the squared weights, as a share of the total variance of the spikes."""
@@ -24,41 +24,6 @@ SHARPNESS = 10.0
 """Slope of the softmax that balances the classes, over all connections of a neuron."""
 
 _SCALING_STEPS = 100
-
-
-def connections_of(n_spikes: int) -> int:
-    """Connections of each neuron: 3/8 of the inputs; BrainChip advises at most half of them."""
-    return max(1, 3 * n_spikes // 8)
-
-
-@dataclass(frozen=True)
-class Neurons:
-    """Neurons of a learning layer.
-
-    Parameters
-    ----------
-    weights : uint8 array, shape (spikes, k)
-        Connections, 0 or 1; equally many for each neuron.
-    thresholds : int32 array, shape (k,)
-    """
-
-    weights: NDArray[np.uint8]
-    thresholds: NDArray[np.int32]
-
-    def __len__(self) -> int:
-        return len(self.thresholds)
-
-    def chosen(self, indices: list[int]) -> "Neurons":
-        """The neurons at ``indices``, in that order."""
-        return Neurons(self.weights[:, indices], self.thresholds[indices])
-
-    @staticmethod
-    def joined(parts: "list[Neurons]") -> "Neurons":
-        """All neurons of ``parts``, at least one, in order."""
-        return Neurons(
-            np.concatenate([part.weights for part in parts], axis=1),
-            np.concatenate([part.thresholds for part in parts]),
-        )
 
 
 def discriminative_prototypes(
@@ -95,6 +60,10 @@ def discriminative_prototypes(
     present = np.flatnonzero(counts)
     thresholds = np.zeros(n_classes)
     thresholds[present] = balancing_thresholds(answers[:, present], weight, SHARPNESS / num_weights)
+    # Only differences of thresholds matter to one layer. That the best answer to the site's
+    # own exemplars is 0 on the average makes those of several sites comparable.
+    best = (answers - thresholds)[:, present].max(axis=1)
+    thresholds[present] += (weight * best).sum()
     return Neurons(weights, np.round(thresholds).astype(np.int32))
 
 
@@ -131,3 +100,36 @@ def strongest(scores: NDArray[np.float64], num_weights: int) -> NDArray[np.uint8
     chosen = np.zeros(scores.shape, np.uint8)
     np.put_along_axis(chosen, order, 1, axis=0)
     return chosen
+
+
+MOST_TAKEN = 0.05
+"""Share of a site's own exemplars that another site's neuron may take over from their classes."""
+
+
+def limited(
+    foreign: Neurons, own: Neurons, spikes: NDArray[np.uint8], labels: NDArray[np.int64]
+) -> Neurons:
+    """Another site's neurons of a class that this site has no exemplar of, made harmless.
+
+    Each threshold is raised until the neurons together win at most `MOST_TAKEN` of the site's own
+    exemplars, each class counting the same; none is lowered.
+
+    Parameters
+    ----------
+    own : Neurons
+        The site's prototypes.
+    spikes : uint8 array, shape (n, units)
+        Of the site's exemplars, n at least 1.
+    labels : int64 array, shape (n,)
+    """
+    lead = foreign.answers(spikes) - own.answers(spikes).max(axis=1, keepdims=True)
+    counts = np.bincount(labels)
+    weight = 1.0 / (counts[labels] * np.count_nonzero(counts))
+    raised = np.zeros(len(foreign), np.int32)
+    for index in range(len(foreign)):
+        order = np.argsort(-lead[:, index], kind="stable")
+        taken = np.cumsum(weight[order]) > MOST_TAKEN / len(foreign)
+        # The first exemplar that may no longer be won, and with it all that follow.
+        highest = int(lead[order[int(np.argmax(taken))], index])
+        raised[index] = max(0, highest + 1) if taken.any() else 0
+    return foreign.raised(raised)

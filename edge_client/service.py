@@ -1,7 +1,8 @@
 """The life of one hospital site with its Akida programs: install, learn, classify, go back."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,12 @@ from numpy.typing import NDArray
 from common.akida_runtime import LearningProgram, Program, available_device
 from common.data.cases import Cases
 from common.errors import BundleDamaged, DataUnfit, SettingsError, StateDamaged
+from common.files import sha256_of
+from common.neurons import Neurons, NeuronSet, to_set
 from edge_client.acceptance import Hits, balanced_accuracy, loss_of_recall
 from edge_client.case_journal import CaseJournal, LabelledCase
 from edge_client.chip_head import ChipHead, LearningRule
 from edge_client.exemplars import ExemplarStore
-from edge_client.prototypes import Neurons
 from edge_client.versions import InstallReport, VersionFolder
 
 DOES_NOT_FIT = "does not fit"
@@ -198,14 +200,41 @@ class EdgeClient:
             self.save()
         return changed
 
-    def neurons(self) -> dict[str, Neurons]:
-        """What this site's exemplars taught the learning layer, see `ChipHead.own_neurons`."""
-        return self._in_service().head.own_neurons()
+    def neurons(self, known: Collection[str], program: str) -> NeuronSet | None:
+        """What this site's exemplars taught the learning layer, classes of ``known`` left out.
+
+        None where there is nothing, where another program is in service than the one of which
+        ``program`` is the SHA-256, and with Akida's own rule, whose neurons mean something only
+        beside each other.
+        """
+        head = self._in_service().head
+        if head.rule != "prototypes" or not self.serves(program):
+            return None
+        own = {code: part for code, part in head.own_neurons().items() if code not in known}
+        return to_set(own, Counter(head.store.codes), program, head.learner.num_weights)
+
+    def serves(self, program: str) -> bool:
+        """Whether the program in service is the one of which ``program`` is the SHA-256."""
+        file = self._versions.read(self._in_service().version, "program.fbz")
+        return sha256_of(file) == program
 
     def adopt(self, foreign: Mapping[str, Neurons]) -> None:
-        """Take over other sites' neurons for this program, in place of earlier ones; durable."""
-        self._in_service().head.adopt(foreign)
+        """Take over other sites' neurons for this program, in place of earlier ones; durable.
+
+        The site's own neuron that comes back is not one of another site.
+        """
+        head = self._in_service().head
+        own = head.own_neurons()
+        others = {
+            code: _without(own[code], found) if code in own else found
+            for code, found in foreign.items()
+        }
+        head.adopt({code: found for code, found in others.items() if len(found)})
         self.save()
+
+    def adopted(self) -> int:
+        """How many neurons of other sites are in the learning layer."""
+        return sum(len(found) for found in self._in_service().head.foreign.values())
 
     def save(self) -> None:
         """Write the learned layer down, so that a restart need not learn its cases again."""
@@ -349,6 +378,12 @@ def _learn(serving: _Serving, cases: Sequence[LabelledCase]) -> None:
     new = [case for case in cases if case.case_id not in serving.learned]
     serving.head.learn(new)
     serving.learned += [case.case_id for case in new]
+
+
+def _without(own: Neurons, found: Neurons) -> Neurons:
+    """The neurons of ``found`` with other connections than the one of ``own``."""
+    same = (found.weights == own.weights[:, :1]).all(axis=0)
+    return found.chosen([int(index) for index in np.flatnonzero(~same)])
 
 
 def _wrong_shape(shape: tuple[int, ...], program: Program) -> DataUnfit:

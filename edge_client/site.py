@@ -1,6 +1,6 @@
 """A site's folder: its cases, what arrives, and the state that the edge client keeps.
 
-site.json       name and class map
+site.json       name, class map, whether it shares neurons
 cases.npz       training, validation and test cases
 arrivals.npz    newly labelled cases and the round after which each arrives (simulation)
 state/          journal, exemplars and versions of the edge client, per run
@@ -30,6 +30,7 @@ class SiteData:
 
     ``arrival_rounds`` is int64 (n,): a case of round r is learned while version r is deployed,
     or the next one that reaches the site, and trained on from the round after that.
+    ``shares_neurons`` is whether what the chip learned of new classes may leave the site.
     """
 
     name: str
@@ -39,6 +40,7 @@ class SiteData:
     test: Cases
     arrivals: Cases
     arrival_rounds: NDArray[np.int64]
+    shares_neurons: bool = True
 
     @property
     def held_back(self) -> frozenset[str]:
@@ -76,7 +78,13 @@ class SiteFolder:
         """Store a site's data; an existing state is left as it is."""
         write_atomically(
             self.path / "site.json",
-            json.dumps({"name": data.name, "classes": data.classes.codes}).encode(),
+            json.dumps(
+                {
+                    "name": data.name,
+                    "classes": data.classes.codes,
+                    "shares_neurons": data.shares_neurons,
+                }
+            ).encode(),
         )
         parts = {part: getattr(data, part) for part in PARTS}
         write_atomically(self.path / "cases.npz", to_npz(_flatten(parts)))
@@ -97,6 +105,7 @@ class SiteFolder:
                 classes=ClassMap(tuple(about["classes"])),
                 arrivals=_unflatten(arrived, "arrivals"),
                 arrival_rounds=arrived["rounds"],
+                shares_neurons=bool(about["shares_neurons"]),
                 **parts,
             )
         except FileNotFoundError as error:

@@ -41,11 +41,14 @@ from common.messages import (
     HandshakeReply,
     Instruction,
     KeptCode,
+    ShareAsk,
+    ShareReply,
     SiteCode,
     TrainAsk,
     TrainReply,
 )
 from common.metrics import ScoreCounts
+from common.neurons import from_set
 from common.qana.convert import agreement, keras_spikes_and_logits
 from common.qana.fold import fold
 from common.qana.networks import model_hash, network
@@ -72,6 +75,7 @@ def answer(instruction: Instruction, folder: SiteFolder) -> Answer:
         TrainAsk: train,
         EvaluateAsk: evaluate,
         DeployAsk: deploy,
+        ShareAsk: share,
         FinalAsk: final,
     }
     try:
@@ -216,6 +220,12 @@ def _deploy(instruction: Instruction, ask: DeployAsk, folder: SiteFolder, data: 
     )
     program_logits = program.predict_potentials(known.images)
     equal = agreement(keras_spikes, keras_logits, program.spikes(known.images), program_logits)
+    original = card.classes[: ask.original_classes]
+    taught = (
+        client.neurons(original, card.sha256[PROGRAM])
+        if report.switched and data.shares_neurons
+        else None
+    )
     measured = program.measure(known.images[:_SPIKE_SAMPLE])
     sample = known.images[:_SPIKE_SAMPLE]
     new = cases.labels >= ask.original_classes
@@ -240,8 +250,38 @@ def _deploy(instruction: Instruction, ask: DeployAsk, folder: SiteFolder, data: 
         mean_spikes=program.mean_spikes(sample) if len(sample) else {},
         latency_ms=measured.latency_ms,
         power_mw=measured.power_mw,
+        neurons=taught,
         seconds=time.perf_counter() - started,
     )
+    return Answer(reply.model_dump_json())
+
+
+def share(instruction: Instruction, ask: ShareAsk, folder: SiteFolder, data: SiteData) -> Answer:
+    """Take over the neurons that other sites taught to new classes on this version's spikes."""
+    started = time.perf_counter()
+    with state_in_use(folder.state(ask.run)):
+        client = EdgeClient(folder.state(ask.run), EdgeSettings(seed=ask.seed))
+        if not client.serves(ask.neurons.program):  # it kept an older version
+            reply = ShareReply(adopted=0, seconds=time.perf_counter() - started)
+            return Answer(reply.model_dump_json())
+        try:
+            foreign = from_set(ask.neurons)
+        except ValueError as error:
+            raise SiteRefused("bad-instruction", f"neurons that are none: {error}") from error
+        codes = (*ask.classes, *(c for c in client.classes if c not in ask.classes))
+        cases = relabelled(data.validation, data.classes, codes)
+        new = cases.labels >= ask.original_classes
+        before = _chip_scores(client, cases.images, codes)
+        client.adopt(foreign)
+        after = _chip_scores(client, cases.images, codes)
+        reply = ShareReply(
+            adopted=client.adopted(),
+            old_before=_hits(before, cases.labels, ~new),
+            old_after=_hits(after, cases.labels, ~new),
+            new_before=_hits(before, cases.labels, new),
+            new_after=_hits(after, cases.labels, new),
+            seconds=time.perf_counter() - started,
+        )
     return Answer(reply.model_dump_json())
 
 

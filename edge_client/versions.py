@@ -17,7 +17,7 @@ from typing import Any, Literal
 from common.arrays import from_npz, to_npz
 from common.errors import ModelNotFound, StateDamaged
 from common.files import replace_folder, sha256_of, write_atomically, writing_to
-from edge_client.prototypes import Neurons
+from common.neurons import Neurons
 
 _KEPT_PROGRAMS = 3
 _WEIGHTS, _THRESHOLDS = "/weights", "/thresholds"

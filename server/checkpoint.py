@@ -13,7 +13,7 @@ from common.errors import StateDamaged
 from common.files import sha256_of, write_atomically
 from common.qana.weights import NamedWeights
 
-STEPS = ("train", "evaluate", "bundle", "deploy")
+STEPS = ("train", "evaluate", "bundle", "deploy", "share")
 """The steps of a round in order; after the last one comes the next round's first."""
 
 _SCALARS = (
@@ -27,6 +27,7 @@ _SCALARS = (
     "seconds",
     "started_at",
     "aggregated",
+    "neurons",
 )
 
 FINAL = "final"
@@ -43,6 +44,7 @@ class RunState:
     ``sites`` are the names accepted before round 1, ``learned`` how many cases each of them has
     learned since. ``seconds``, ``started_at`` (ISO 8601) and
     ``aggregated`` (updates in the last aggregation) describe the round for the history.
+    ``neurons`` is the JSON of the `NeuronSet` that the round's sites are to share, or empty.
     """
 
     round: int
@@ -58,6 +60,7 @@ class RunState:
     seconds: dict[str, float] = field(default_factory=dict)
     started_at: str = ""
     aggregated: int = 0
+    neurons: str = ""
 
     def advance(self) -> None:
         """Move on to the next step, or to the next round's first."""
@@ -70,6 +73,7 @@ class RunState:
             self.seconds = {}
             self.started_at = ""
             self.aggregated = 0
+            self.neurons = ""
 
 
 class CheckpointFile:
@@ -130,6 +134,7 @@ def _state(arrays: dict[str, NDArray[Any]]) -> RunState:
         seconds=scalars["seconds"],
         started_at=str(scalars["started_at"]),
         aggregated=int(scalars["aggregated"]),
+        neurons=str(scalars["neurons"]),
         floating=groups["floating"],
         quantized=groups["quantized"],
         strategy=groups["strategy"],

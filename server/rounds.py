@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime
 from typing import TypeVar
 
-from common.bundle import FLOAT, QUANTIZED, Bundle, load_bundle, save_bundle
+from common.bundle import FLOAT, PROGRAM, QUANTIZED, Bundle, load_bundle, save_bundle
 from common.classes import ClassMap
 from common.errors import ConversionRefused, FedqanaError, QuorumMissed, SiteRefused
 from common.messages import (
@@ -24,10 +24,12 @@ from common.messages import (
     HandshakeReply,
     Instruction,
     Kind,
+    ShareAsk,
     TrainAsk,
     TrainReply,
 )
 from common.metrics import summarize
+from common.neurons import NeuronSet
 from common.qana.networks import initial_weights, model_hash
 from common.qana.quantize import chain_names
 from common.qana.weights import NamedWeights, grow_head
@@ -43,6 +45,7 @@ from server.model_builder import (
     quantize_after_training,
     widest_ranges,
 )
+from server.neuron_exchange import collected
 from server.plan import RunPlan
 from server.progress import Progress, tell
 from server.run_folder import RunFolder
@@ -53,6 +56,7 @@ from server.validation import (
     check_evaluation,
     check_final,
     check_handshake,
+    check_share,
     check_update,
     optimizer_steps,
     outlying_statistics,
@@ -127,6 +131,7 @@ class Coordinator:
             "evaluate": self._evaluate,
             "bundle": self._bundle,
             "deploy": self._deploy,
+            "share": self._share,
             FINAL: self._final,
         }
         state = self._state
@@ -359,10 +364,59 @@ class Coordinator:
             state.learned[site] = state.learned.get(site, 0) + reply.cases_learned
             heads = registered_counts(reply, before, state.classes)
             self._log.edge_update(state.round, site, reply, heads)
+        state.neurons = self._collect_neurons(replies, bundle)
         kept = sorted(site for site, reply in replies.items() if not reply.switched)
         learned = sum(reply.cases_learned for reply in replies.values())
         text = f"{len(replies)} sites, {learned} new cases learned on the chip"
         return text + (f"; kept the old version: {', '.join(kept)}" if kept else "")
+
+    def _collect_neurons(self, replies: Mapping[str, DeployReply], bundle: Bundle) -> str:
+        """The union of the sites' neurons of new classes as JSON, empty without any."""
+        plan, state = self._plan, self._state
+        union, refused = collected(
+            {site: reply.neurons for site, reply in replies.items()},
+            bundle.card.sha256[PROGRAM],
+            plan.config.spikes,
+            state.classes[len(plan.classes) :],
+        )
+        for site, error in refused.items():
+            self._log.event("neurons-refused", str(error), state.round, site)
+        if union is None or not plan.share_neurons:
+            return ""
+        text = f"{len(union.neurons)} of {', '.join(union.codes)}, {union.payload_bytes()} bytes"
+        self._log.event("neurons-merged", text, state.round)
+        return union.model_dump_json()
+
+    def _share(self) -> str:
+        """Hand the merged neurons to all sites, within the round and for its version only."""
+        plan, state = self._plan, self._state
+        if not state.neurons:
+            return "no neurons of new classes"
+        shared = NeuronSet.model_validate_json(state.neurons)
+        asks = {
+            site: Instruction(
+                "share",
+                ShareAsk(
+                    run=plan.run,
+                    round=state.round,
+                    version=state.round,
+                    classes=state.classes,
+                    original_classes=len(plan.classes),
+                    neurons=shared,
+                    seed=derive_seed(plan.seed, "deploy", site),
+                ),
+            )
+            for site in state.sites
+        }
+        replies = self._ask(
+            "share",
+            asks,
+            lambda site, answer: check_share(
+                answer, len(shared.neurons), self._sizes[site].n_validation
+            ),
+        )
+        adopting = sorted(site for site, reply in replies.items() if reply.adopted)
+        return f"neurons of {', '.join(shared.codes)} taken over by {len(adopting)} sites"
 
     def _final(self) -> str:
         plan, state = self._plan, self._state

@@ -12,7 +12,7 @@ from common.errors import RunNotFound
 from common.files import sha256_of
 from common.messages import DeployReply, HandshakeReply, Kind
 from common.score_counts import ScoreCounts
-from server.checkpoint import RunState
+from server.checkpoint import STEPS, RunState
 from server.history.records import EdgeUpdate, ModelVersion, Round, Run, Site, SiteResult
 from server.history.store import History
 from server.plan import RunPlan
@@ -104,7 +104,7 @@ class RunLog:
                 number=state.round,
                 phase=self._plan.phase(state.round),
                 started_at=datetime.fromisoformat(state.started_at),
-                finished_at=datetime.now(UTC) if state.step == "deploy" else None,
+                finished_at=datetime.now(UTC) if state.step == STEPS[-1] else None,
                 sites_asked=len(state.sites),
                 sites_aggregated=state.aggregated,
                 seconds=dict(state.seconds),
@@ -167,7 +167,7 @@ class RunLog:
         self, round_number: int, site: str, reply: DeployReply, heads: Mapping[str, ScoreCounts]
     ) -> None:
         """What a site's edge client did with the round's version; ``heads`` by registry index."""
-        result = reply.model_dump(mode="json", exclude={"heads"})
+        result = reply.model_dump(mode="json", exclude={"heads", "neurons"})
         for moment in ("old_before", "old_after", "new_before", "new_after"):
             correct, n = getattr(reply, moment)
             result[moment] = {"correct": correct, "n": n}

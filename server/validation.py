@@ -21,6 +21,7 @@ from common.messages import (
     FinalReply,
     HandshakeReply,
     M,
+    ShareReply,
     SiteCode,
     TrainAsk,
     TrainReply,
@@ -249,6 +250,20 @@ def check_deployment(
             raise SiteRefused("unknown-class", "a new class without a usable code")
     if len({*classes, *reply.new_classes}) != n_classes + len(reply.new_classes):
         raise SiteRefused("unknown-class", "a new class that the run has already, or twice")
+    return reply
+
+
+def check_share(answer: Answer, n_neurons: int, n_cases: int) -> ShareReply:
+    """A report of shared neurons whose counts can be.
+
+    ``n_neurons`` were sent to it; ``n_cases`` as in `check_evaluation`.
+    """
+    reply = parsed(answer, ShareReply)
+    if reply.adopted > n_neurons:
+        raise SiteRefused("counts", "took over more neurons than there were")
+    for correct, n in (reply.old_before, reply.old_after, reply.new_before, reply.new_after):
+        if not correct <= n <= n_cases:
+            raise SiteRefused("counts", "more correct cases than cases")
     return reply
 
 

@@ -15,6 +15,7 @@ from common.errors import FedqanaError, StorageFull
 BUG_EXIT_STATUS = 70
 
 _COMMANDS = {
+    "bench": "simulation.commands.bench:bench",
     "client": "edge_client.commands.client:client",
     "data": "common.commands.data:data",
     "database": "server.commands.database:database",

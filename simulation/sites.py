@@ -41,7 +41,8 @@ class DataSettings(BaseModel):
     lesions); ``sites`` as `assign_sites` takes it; ``arrivals`` the share of training lesions
     that arrive between rounds instead of being there from the start; ``baseline`` "" for
     federated training, "pooled" for one site with all data, or a site's name for that site
-    alone, judged on all sites' test lesions.
+    alone, judged on all sites' test lesions. ``keep_neurons`` names the sites that do not share
+    what their chips learned of new classes.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -55,6 +56,7 @@ class DataSettings(BaseModel):
     size: int
     new_class: NewClass | None = None
     baseline: str = ""
+    keep_neurons: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -94,6 +96,11 @@ def site_names(settings: DataSettings) -> list[str]:
     if wanted not in ("", POOLED, *names):
         raise SettingsError(
             f"--baseline {wanted}: no such site; there are {', '.join(names)} and {POOLED!r}"
+        )
+    unknown = sorted(set(settings.keep_neurons) - set(names))
+    if unknown:
+        raise SettingsError(
+            f"--keep-neurons: there is no site {unknown[0]!r}; the sites are {', '.join(names)}"
         )
     new = settings.new_class
     if new is not None and new.site not in names:
@@ -152,7 +159,10 @@ def _site_data(
         raise DataUnfit(
             f"site {name} has no training cases; use fewer sites (--sites) or more data (--data)"
         )
-    return SiteData(name, classes, train, parts["validation"], parts["test"], arrivals, rounds)
+    shares = name not in settings.keep_neurons
+    return SiteData(
+        name, classes, train, parts["validation"], parts["test"], arrivals, rounds, shares
+    )
 
 
 def _arrivals(

@@ -11,16 +11,15 @@ import io
 import logging
 import warnings
 from dataclasses import asdict, dataclass
-from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
 from common.akida_runtime import Program
 from common.errors import ConversionRefused
-from common.keras_setup import eagerly, keras, tf
+from common.keras_setup import eagerly, keras
 from common.qana.config import QanaConfig
-from common.qana.networks import PREDICT_BATCH, network
+from common.qana.networks import network
 from common.qana.quantize import chain_names
 from common.qana.weights import NamedWeights
 
@@ -94,38 +93,13 @@ class Agreement:
         return asdict(self)
 
 
-@lru_cache(maxsize=4)
-def _spikes_and_logits(
-    config: QanaConfig, n_classes: int
-) -> "tf.types.experimental.GenericFunction":
-    model = network("qat", config, n_classes).model
-    probe = keras.Model(
-        model.input, [model.get_layer("spikes_relu").output, model.get_layer("head").output]
-    )
-
-    def forward(images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        spikes, logits = probe(images, training=False)
-        return spikes.to_float(), logits.to_float()
-
-    size = config.input_size
-    return tf.function(forward, input_signature=[tf.TensorSpec([None, size, size, 3], tf.uint8)])
-
-
 def keras_spikes_and_logits(
     weights: NamedWeights, config: QanaConfig, n_classes: int, images: NDArray[np.uint8]
 ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
     """What the quantized Keras model computes: spikes uint8 (n, units), logits float32 (n, c)."""
-    network("qat", config, n_classes).set_weights(weights)
-    forward = _spikes_and_logits(config, n_classes)
-    parts = [
-        forward(tf.constant(images[i : i + PREDICT_BATCH]))
-        for i in range(0, len(images), PREDICT_BATCH)
-    ]
-    if not parts:
-        return np.zeros((0, config.spikes), np.uint8), np.zeros((0, n_classes), np.float32)
-    spikes = np.concatenate([p[0].numpy().reshape(-1, config.spikes) for p in parts])
-    logits = np.concatenate([p[1].numpy() for p in parts]).astype(np.float32)
-    return (spikes > 0).astype(np.uint8), logits
+    quantized = network("qat", config, n_classes)
+    quantized.set_weights(weights)
+    return quantized.spikes_and_logits(images)
 
 
 def agreement(

@@ -5,7 +5,7 @@ built or traced again from round to round or site to site, so memory does not gr
 """
 
 import hashlib
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Literal
 
 import numpy as np
@@ -59,6 +59,37 @@ class Network:
         if not parts:
             return np.zeros((0, self.model.output_shape[-1]), np.float32)
         return np.asarray(np.concatenate(parts), np.float32)
+
+    def spikes_and_logits(
+        self, images: NDArray[np.uint8]
+    ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+        """Spikes uint8 (n, units) and logits float32 (n, c) of the quantized chain."""
+        forward = self._spikes_and_logits
+        parts = [
+            forward(tf.constant(images[i : i + PREDICT_BATCH]))
+            for i in range(0, len(images), PREDICT_BATCH)
+        ]
+        units = self.model.get_layer("spikes").output_shape[-1]
+        empty = np.zeros((0, units), np.uint8), np.zeros((0, self.model.output_shape[-1]), "f4")
+        spikes = np.concatenate([empty[0], *(p[0].numpy().reshape(-1, units) > 0 for p in parts)])
+        logits = np.concatenate([empty[1], *(p[1].numpy() for p in parts)])
+        return spikes.astype(np.uint8), logits.astype(np.float32)
+
+    @cached_property
+    def _spikes_and_logits(self) -> "tf.types.experimental.GenericFunction":
+        # Belongs to this model: one that is cached apart could outlive it, and answer with the
+        # weights of a model that nobody sets any more.
+        model = self.model
+        probe = keras.Model(
+            model.input, [model.get_layer("spikes_relu").output, model.get_layer("head").output]
+        )
+
+        def forward(images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            spikes, logits = probe(images, training=False)
+            return spikes.to_float(), logits.to_float()
+
+        shape = [None, *model.input_shape[1:]]
+        return tf.function(forward, input_signature=[tf.TensorSpec(shape, tf.uint8)])
 
 
 @lru_cache(maxsize=4)

@@ -187,10 +187,9 @@ def observe_ranges(
     float64 array, shape (n_layers,)
         In the chain's units; the head's entry is 0.
     """
-    model = float_chain_model(config, chain.n_classes)
+    model, probe = _range_probe(config, chain.n_classes)
     set_chain_weights(model, chain)
     names = chain_names(config)
-    probe = _range_probe(config, chain.n_classes)
     maxima = [
         [float(np.percentile(a, CALIBRATION_PERCENTILE)) for a in probe(images[i : i + batch])]
         for i in range(0, len(images), batch)
@@ -201,8 +200,11 @@ def observe_ranges(
 
 
 @lru_cache(maxsize=4)
-def _range_probe(config: QanaConfig, n_classes: int) -> "tf.types.experimental.GenericFunction":
+def _range_probe(
+    config: QanaConfig, n_classes: int
+) -> "tuple[keras.Sequential, tf.types.experimental.GenericFunction]":
+    """A float chain and what gives its activations; together, lest one outlive the other."""
     model = float_chain_model(config, n_classes)
     outputs = [model.get_layer(f"{n}_relu").output for n in chain_names(config)[:-1]]
     probe = keras.Model(model.input, outputs)
-    return tf.function(lambda x: list(probe(x, training=False)), reduce_retracing=True)
+    return model, tf.function(lambda x: list(probe(x, training=False)), reduce_retracing=True)

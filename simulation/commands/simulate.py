@@ -85,6 +85,12 @@ _CACHE = "cache"
     help="Instead of federated training: all sites' data at one site, or SITE alone; both are "
     "judged on the test lesions of all sites.",
 )
+@click.option(
+    "--keep-neurons",
+    metavar="SITE",
+    multiple=True,
+    help="A site that keeps to itself what its chip learned of new classes; once for each.",
+)
 @click.option("--quorum", default=0.5, show_default=True, help="Share of sites a round needs.")
 @click.option("--deadline", default=3600.0, show_default=True, help="Seconds per step.")
 @click.option(
@@ -107,6 +113,7 @@ def simulate(
     arrivals: float,
     new_class: str | None,
     baseline: str,
+    keep_neurons: tuple[str, ...],
     engine: str,
     name: str | None,
     resume: str | None,
@@ -143,6 +150,7 @@ def simulate(
                 "seed": seed,
                 "arrivals": arrivals,
                 "baseline": baseline,
+                "keep_neurons": keep_neurons,
             },
             {**settings, "seed": seed},
             network,

@@ -4,10 +4,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from common.neurons import Neurons, connections_of
 from edge_client.prototypes import (
-    Neurons,
     balancing_thresholds,
-    connections_of,
     discriminative_prototypes,
     strongest,
 )

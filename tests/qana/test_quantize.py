@@ -62,6 +62,19 @@ def test_setting_weights_leaves_nothing_of_the_former(quantized: keras.Model) ->
     assert not np.array_equal(before[1], other[1])
 
 
+def test_many_shapes_in_one_process_are_no_trouble() -> None:
+    """A class that is registered changes the shape; older models go, and nothing of them stays."""
+    first = quantized_from(random_weights(TINY, CLASSES, 0), TINY, CLASSES)
+    second = quantized_from(random_weights(TINY, CLASSES, 1), TINY, CLASSES)
+    before = keras_spikes_and_logits(first, TINY, CLASSES, IMAGES)
+    for n_classes in range(CLASSES + 1, CLASSES + 6):
+        network("qat", TINY, n_classes)
+    other = keras_spikes_and_logits(second, TINY, CLASSES, IMAGES)
+    after = keras_spikes_and_logits(first, TINY, CLASSES, IMAGES)
+    assert not np.array_equal(before[1], other[1])
+    assert np.array_equal(before[1], after[1])
+
+
 def test_the_probe_gives_the_networks_own_logits(quantized: keras.Model) -> None:
     weights = network("qat", TINY, CLASSES).weights()
     spikes, logits = keras_spikes_and_logits(weights, TINY, CLASSES, IMAGES)

@@ -1,0 +1,221 @@
+"""Networks that the measurements are made on: trained on pooled lesions, kept as bundles.
+
+One network a seed, and one more for each class that is held out of all training. The seed decides
+the split of whole lesions (80/10/10), the initial weights and everything drawn in training;
+test lesions choose nothing. What was trained is found again, so a stopped bench goes on.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from common.akida_runtime import DEVICES, Program
+from common.arrays import from_npz, to_npz
+from common.bundle import (
+    CARD,
+    FLOAT,
+    PROGRAM,
+    QUANTIZED,
+    Bundle,
+    load_bundle,
+    make_bundle,
+    save_bundle,
+)
+from common.classes import ClassMap
+from common.data.cases import Cases
+from common.data.preparation import prepare_cases
+from common.data.splits import split_by_lesion
+from common.files import sha256_of, write_atomically
+from common.qana.config import QanaConfig
+from common.qana.convert import convert, keras_spikes_and_logits
+from common.qana.fold import fold
+from common.qana.networks import Phase, initial_weights, network
+from common.qana.quantize import CALIBRATION_IMAGES, observe_ranges
+from common.qana.weights import NamedWeights
+from common.seeds import derive_seed
+from edge_client.site import relabelled
+from edge_client.training import TrainSettings, train_locally
+from server.model_builder import quantize_after_training
+from server.plan import RunPlan
+from simulation.sites import FRACTIONS, read_images
+
+Tell = Callable[[str], None]
+PARTS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class BenchSettings:
+    """What determines a network of the bench.
+
+    ``hold_out`` is the code of the class that no training sees, or empty. Learning rates fall
+    along half a cosine to a fiftieth within each phase, as in a run.
+    """
+
+    seed: int
+    hold_out: str = ""
+    config: QanaConfig = field(default_factory=QanaConfig)
+    float_epochs: int = 24
+    qat_epochs: int = 10
+    learning_rate: float = 1e-3
+    qat_learning_rate: float = 5e-4
+    batch: int = 64
+
+    @property
+    def name(self) -> str:
+        """Folder of the network below the bench's."""
+        return f"seed-{self.seed}" + (f"-without-{self.hold_out}" if self.hold_out else "")
+
+
+def bench_cases(
+    data: str, seed: int, classes: ClassMap, size: int, cache: Path | None
+) -> dict[str, Cases]:
+    """Training, validation and test cases of whole lesions of all sources together."""
+    split = split_by_lesion(read_images(data, seed, classes), FRACTIONS, seed)
+    return {part: prepare_cases(split[part], classes, size=size, cache=cache) for part in PARTS}
+
+
+def known_codes(classes: ClassMap, hold_out: str) -> tuple[str, ...]:
+    """The classes that a network is trained on."""
+    return tuple(code for code in classes.codes if code != hold_out)
+
+
+def train_network(
+    settings: BenchSettings, cases: dict[str, Cases], classes: ClassMap, out: Path, tell: Tell
+) -> Bundle:
+    """The bundle of a trained and converted network, from ``out`` where it was made before."""
+    folder = out / settings.name
+    if (folder / CARD).exists():
+        return load_bundle(folder)
+    codes = known_codes(classes, settings.hold_out)
+    train = relabelled(cases["train"], classes, codes)
+    stage = out / f"{settings.name}-float.npz"
+    if stage.exists():
+        floating = from_npz(stage.read_bytes())
+    else:
+        first = initial_weights(settings.config, len(codes), settings.seed)
+        floating = _trained("float", first, settings, train, codes, tell)
+        write_atomically(stage, to_npz(floating))
+    chosen = np.random.default_rng(0).permutation(len(train))[:CALIBRATION_IMAGES]
+    ranges = observe_ranges(fold(floating, settings.config), settings.config, train.images[chosen])
+    upper = tuple(float(value) for value in ranges)
+    quantized = quantize_after_training(floating, upper, settings.config)
+    quantized = _trained("qat", quantized, settings, train, codes, tell)
+    program = convert(quantized, settings.config, len(codes))
+    bundle = make_bundle(
+        program.to_bytes(),
+        quantized,
+        floating,
+        run=f"bench-{settings.name}",
+        version=settings.float_epochs + settings.qat_epochs,
+        parent=0,
+        phase="qat",
+        classes=codes,
+        config=settings.config,
+        seed=settings.seed,
+        ranges=upper,
+        fit={device: program.fit_report(device).to_json() for device in DEVICES},
+    )
+    save_bundle(bundle, folder)
+    stage.unlink(missing_ok=True)
+    return bundle
+
+
+def _trained(
+    phase: Phase,
+    weights: NamedWeights,
+    settings: BenchSettings,
+    train: Cases,
+    codes: tuple[str, ...],
+    tell: Tell,
+) -> NamedWeights:
+    """Weights after all epochs of a phase; each starts the optimizer anew, as a round does."""
+    plan = RunPlan(
+        run="bench",
+        seed=settings.seed,
+        classes=codes,
+        config=settings.config,
+        float_rounds=settings.float_epochs,
+        qat_rounds=settings.qat_epochs,
+        learning_rate=settings.learning_rate,
+        qat_learning_rate=settings.qat_learning_rate,
+    )
+    epochs, before = (
+        (settings.float_epochs, 0)
+        if phase == "float"
+        else (settings.qat_epochs, settings.float_epochs)
+    )
+    purpose = "bench" if phase == "float" else "qat"
+    for epoch in range(epochs):
+        result = train_locally(
+            weights,
+            train,
+            settings.config,
+            len(codes),
+            TrainSettings(
+                phase=phase,
+                epochs=1,
+                batch=settings.batch,
+                learning_rate=plan.learning_rate_in(before + epoch + 1),
+                prior_strength=1.0,
+                proximal=0.0,
+                seed=derive_seed(settings.seed, purpose, epoch),
+            ),
+        )
+        weights = result.weights
+        tell(
+            f"{settings.name} {phase} epoch {epoch + 1}/{epochs}: loss {result.loss:.3f}, "
+            f"{result.seconds:.0f} s"
+        )
+    return weights
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a network's two halves make of a set of cases.
+
+    Parameters
+    ----------
+    spikes : uint8 array, shape (n, units)
+        Of the Akida program; the learning layer's input.
+    scores : float32 array, shape (n, classes the network knows)
+        Of the program's own head.
+    float_scores, quantized_scores : float32 arrays of the same shape
+    quantized_spikes : uint8 array, shape (n, units)
+    labels : int64 array, shape (n,)
+        Indices into all classes, the held-out one included.
+    """
+
+    spikes: NDArray[np.uint8]
+    scores: NDArray[np.float32]
+    float_scores: NDArray[np.float32]
+    quantized_scores: NDArray[np.float32]
+    quantized_spikes: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+
+
+def seen_by(bundle: Bundle, cases: Cases, folder: Path, part: str) -> Seen:
+    """Scores and spikes of ``cases``, kept in ``folder`` by the bundle's and the cases' hash."""
+    key = sha256_of(bundle.card.to_bytes() + cases.images.tobytes())[:16]
+    file = folder / f"seen-{part}-{key}.npz"
+    if file.exists():
+        return Seen(**from_npz(file.read_bytes()), labels=cases.labels)
+    card = bundle.card
+    floating = network("float", card.config, len(card.classes))
+    floating.set_weights(bundle.weights(FLOAT))
+    quantized_spikes, quantized_scores = keras_spikes_and_logits(
+        bundle.weights(QUANTIZED), card.config, len(card.classes), cases.images
+    )
+    program = Program.from_bytes(bundle.files[PROGRAM])
+    arrays: dict[str, NDArray[Any]] = {
+        "spikes": program.spikes(cases.images),
+        "scores": program.predict_potentials(cases.images),
+        "float_scores": floating.logits(cases.images),
+        "quantized_scores": quantized_scores,
+        "quantized_spikes": quantized_spikes,
+    }
+    write_atomically(file, to_npz(arrays))
+    return Seen(**arrays, labels=cases.labels)
