@@ -210,9 +210,12 @@ class FinalAsk(_Message):
 
 
 class FinalReply(_Message):
-    """Additive counts per head on the test lesions; no chip head where no program serves."""
+    """Additive counts per head on the test lesions; no chip head where no program serves.
 
-    heads: dict[Literal["float", "quantized", "akida", "chip"], dict[str, Any]]
+    "combined" is the program's head and the chip's together, which is what a site answers.
+    """
+
+    heads: dict[Literal["float", "quantized", "akida", "chip", "combined"], dict[str, Any]]
     agreement: dict[str, Total]
     seconds: Measured
 

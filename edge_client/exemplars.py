@@ -14,7 +14,7 @@ from common.errors import StateDamaged
 from common.files import sha256_of, write_atomically
 from edge_client.case_journal import LabelledCase
 
-PER_CLASS = 50
+PER_CLASS = 100
 _HASH_LENGTH = 64
 
 

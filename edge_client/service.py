@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 
 from common.akida_runtime import LearningProgram, Program, available_device
 from common.data.cases import Cases
-from common.errors import BundleDamaged, DataUnfit, SettingsError, StateDamaged
+from common.errors import BundleDamaged, DataUnfit, SettingsError, StateDamaged, UnknownLabel
 from common.files import sha256_of
 from common.neurons import Neurons, NeuronSet, to_set
 from edge_client.acceptance import Hits, balanced_accuracy, loss_of_recall
 from edge_client.case_journal import CaseJournal, LabelledCase
 from edge_client.chip_head import ChipHead, LearningRule
+from edge_client.decision import combined_scores
 from edge_client.exemplars import ExemplarStore
 from edge_client.versions import InstallReport, VersionFolder
 
@@ -251,6 +252,27 @@ class EdgeClient:
     def classify(self, images: NDArray[np.uint8], classes: Sequence[str]) -> NDArray[np.float32]:
         """Potentials of the chip's head, see `ChipHead.potentials_for`."""
         return self._in_service().head.potentials_for(images, classes)
+
+    def decide(self, images: NDArray[np.uint8], classes: Sequence[str]) -> NDArray[np.float32]:
+        """What the site answers: scores of both heads together, columns as ``classes``.
+
+        See `edge_client.decision`. Raises UnknownLabel where a head has a class that is not in
+        ``classes``.
+        """
+        serving = self._in_service()
+        own = self._versions.report(serving.version).registry
+        later = [code for code in serving.head.classes if code not in own]
+        chip = serving.head.potentials_for(images, (*own, *later))
+        num_weights = serving.head.learner.num_weights
+        scores = combined_scores(serving.program.predict_potentials(images), chip, num_weights)
+        ordered = np.full((len(images), len(classes)), -np.inf, np.float32)
+        for column, code in enumerate((*own, *later)):
+            if code not in classes:
+                raise UnknownLabel(
+                    f"this site knows {code}, which the class map lacks; add the class to the map"
+                )
+            ordered[:, classes.index(code)] = scores[:, column]
+        return ordered
 
     def classify_global(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Logits of the serving program's own head, (n, its classes)."""

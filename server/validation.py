@@ -274,7 +274,8 @@ def check_final(answer: Answer, n_classes: int, n_cases: int) -> FinalReply:
     ``n_cases`` is the number of test cases that the site reported at the handshake.
     """
     reply = parsed(answer, FinalReply)
-    check_heads({*reply.heads, "chip"}, ("float", "quantized", "akida", "chip"))
+    sent = {*reply.heads, "chip", "combined"}
+    check_heads(sent, ("float", "quantized", "akida", "chip", "combined"))
     for counts in reply.heads.values():
         check_counts(counts, n_classes, n_cases)
     check_agreement(reply.agreement, n_cases)

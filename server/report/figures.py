@@ -38,7 +38,13 @@ BLACK, ORANGE, SKY, GREEN, BLUE, VERMILION, PURPLE = (
     "#D55E00",
     "#CC79A7",
 )
-HEAD_COLOURS = {"float": SKY, "quantized": ORANGE, "akida": BLUE, "chip": VERMILION}
+HEAD_COLOURS = {
+    "float": SKY,
+    "quantized": ORANGE,
+    "akida": BLUE,
+    "chip": VERMILION,
+    "combined": GREEN,
+}
 _SITE_COLOURS = (SKY, ORANGE, GREEN, PURPLE, "#999999", "#B8A200", "#7A4FBF", "#8C564B")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<")
 _STYLE = {

@@ -18,8 +18,10 @@ HEADS = {
     "quantized": "quantized network",
     "akida": "Akida program",
     "chip": "chip head",
+    "combined": "both heads",
 }
-"""The four forms of the model, in the order in which they are made of each other."""
+"""The forms of the model, in the order in which they are made of each other; last what a site
+answers, the program's head and the chip's together."""
 
 _EDGE_KEY = {"quantized": "quantized", "akida": "akida", "chip": "chip_after"}
 

@@ -12,12 +12,12 @@ from common.bundle import CARD, PROGRAM, Bundle, load_bundle
 from common.classes import ClassMap
 from common.data.cases import Cases
 from common.errors import ModelNotFound
+from edge_client.exemplars import PER_CLASS
 from edge_client.site import relabelled
 from simulation.bench.networks import PARTS, Seen, bench_cases, known_codes, seen_by
 from simulation.bench.on_chip import head_rows, mean_recall, poison, recalls, teach, wear
 
 Row = dict[str, Any]
-PER_CLASS = 50
 
 
 class Network:

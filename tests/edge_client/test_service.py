@@ -284,3 +284,19 @@ def test_an_empty_store(tmp_path: Path) -> None:
     empty = ExemplarStore.initial(Cases.empty(32), CLASSES)
     with pytest.raises(DataUnfit):
         install(EdgeClient(tmp_path), 1, empty)
+
+
+def test_both_heads_decide_together(tmp_path: Path) -> None:
+    client = EdgeClient(tmp_path)
+    install(client, 1)
+    cases = some_cases(20, seed=98, classes=3)
+    scores = client.decide(cases.images, CLASSES)
+    assert scores.shape == (60, 3) and (scores.argmax(axis=1) == cases.labels).mean() > 0.9
+    for case in FOURTH:
+        client.learn(case)
+    with pytest.raises(UnknownLabel, match=NEW):
+        client.decide(cases.images, CLASSES)
+    new = some_cases(20, seed=97, classes=4)
+    found = EdgeClient(tmp_path).decide(new.images, (NEW, *CLASSES)).argmax(axis=1)
+    assert (found[new.labels == 3] == 0).mean() > 0.4
+    assert (found[new.labels < 3] == new.labels[new.labels < 3] + 1).mean() > 0.8

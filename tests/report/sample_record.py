@@ -84,7 +84,7 @@ def complete(new_class: str | None = None) -> RunRecord:
             head: counts(
                 100 + i, site, 4 if site == "vienna_dias" else 160, 2.1 - 0.1 * i
             ).to_json()
-            for i, head in enumerate(("float", "quantized", "akida", "chip"))
+            for i, head in enumerate(("float", "quantized", "akida", "chip", "combined"))
         }
         agreed = {"images": 80, "equal_predictions": 79, "spikes": 20_480, "equal_spikes": 20_000}
         results.append(_result(ROUNDS, site, "final", {**finals, "agreement": agreed}, 124_000))

@@ -51,7 +51,7 @@ def test_every_head_of_every_run_has_its_line(two_runs: list[RunRecord]) -> None
         ("a", "float network"),
         ("a", "quantized network"),
     ]
-    assert len(rows) == 8
+    assert len(rows) == 10
     akida = next(c for c in head_counts(two_runs[0]) if c.head == "akida")
     expected = summarize(akida.pooled, sample_record.CODES).balanced_accuracy
     (row,) = [r for r in rows if (r.run, r.head) == ("a", "Akida program")]
@@ -88,9 +88,9 @@ def test_the_command(two_runs: list[RunRecord], tmp_path: Path) -> None:
             save_all(history, record)
     arguments = ["runs", "compare", "a", "b", "--database", url]
     lines = json.loads(CliRunner().invoke(cli, [*arguments, "--json"]).output)
-    assert [line["run"] for line in lines] == ["a"] * 4 + ["b"] * 4
+    assert [line["run"] for line in lines] == ["a"] * 5 + ["b"] * 5
     spreads = json.loads(CliRunner().invoke(cli, [*arguments, "--spread", "--json"]).output)
-    assert [line["runs"] for line in spreads] == [2] * 4
+    assert [line["runs"] for line in spreads] == [2] * 5
     shown = CliRunner().invoke(cli, [*arguments, "--spread"]).output
     mean_shown = f"{spreads[2]['accuracy']['mean']:.3f} ± {spreads[2]['accuracy']['deviation']:.3f}"
     assert "Akida program" in shown and mean_shown in shown

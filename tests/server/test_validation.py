@@ -367,9 +367,9 @@ def final(heads: dict[str, Any]) -> Answer:
 
 
 def test_a_final_report_needs_every_head() -> None:
-    heads = dict.fromkeys(("float", "quantized", "akida", "chip"), COUNTS)
+    heads = dict.fromkeys(("float", "quantized", "akida", "chip", "combined"), COUNTS)
     assert check_final(final(heads), N_CLASSES, 3).heads["akida"] == COUNTS
-    del heads["chip"]  # where no program serves
+    del heads["chip"], heads["combined"]  # where no program serves
     assert check_final(final(heads), N_CLASSES, 3).heads["akida"] == COUNTS
     assert refusal(check_final, final(heads), N_CLASSES, 2) == "counts"
     del heads["akida"]

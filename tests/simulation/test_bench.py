@@ -1,0 +1,108 @@
+"""The bench's measurements on a small network and made-up lesions: that they run and add up."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from common.akida_runtime import LearningProgram, Program
+from common.bundle import load_bundle
+from common.errors import ModelNotFound
+from common.neurons import connections_of
+from edge_client.prototypes import discriminative_prototypes
+from simulation.bench.networks import Seen, known_codes
+from simulation.bench.on_chip import drawn, herded, poison, recalls, teach
+from simulation.cli import cli
+from tests.akida_runtime.tiny import tiny_program
+from tests.edge_client.test_prototypes import some_spikes
+
+DATA = ["--data", "synthetic:60"]
+SMALL = ["--network", "small", "--float-epochs", "1", "--qat-epochs", "1"]
+
+
+def seen(seed: int, n_classes: int) -> Seen:
+    spikes, labels = some_spikes(seed, n_classes, per_class=40)
+    scores = np.zeros((len(labels), n_classes - 1), np.float32)
+    return Seen(spikes, scores, scores, scores, spikes, labels)
+
+
+def run(*arguments: str) -> str:
+    result = CliRunner().invoke(cli, ["bench", *arguments])
+    assert result.exit_code == 0, (result.output, result.exception)
+    return result.output
+
+
+def test_a_network_is_trained_once_and_measured(tmp_path: Path) -> None:
+    place = ["--out", str(tmp_path), "--seed", "0"]
+    assert "fits AKD1000 and AKD1500" in run("train", *DATA, *place, *SMALL)
+    before = load_bundle(tmp_path / "seed-0").card
+    assert "epoch" not in run("train", *DATA, *place, *SMALL)
+    assert load_bundle(tmp_path / "seed-0").card == before
+    found = json.loads(run("conversion", *DATA, *place, "--json"))
+    for row in found["conversion"]:
+        assert row["equal_spikes"] == row["spikes"] > 0
+        assert row["equal_predictions"] == row["images"] > 0
+        assert row["akida"] == row["quantized"]
+    assert found["events"][0]["stem"] > 0 and "akida" in found["backend"]
+    table = run("heads", *DATA, *place, "--draws", "1")
+    assert "| both heads" in table and "Akida's rule" in table
+    assert "| prototypes | 0 |" in run("wear", *DATA, *place)
+
+
+def test_a_network_that_was_not_trained(tmp_path: Path) -> None:
+    place = ["--out", str(tmp_path), "--seed", "3"]
+    result = CliRunner().invoke(cli, ["bench", "heads", *DATA, *place])
+    assert isinstance(result.exception, ModelNotFound)
+    assert "fedqana bench train" in str(result.exception)
+
+
+def test_the_layer_answers_as_the_bench_computes() -> None:
+    """Potentials are computed from spikes; Akida's backend gives the same for the same neurons."""
+    program = tiny_program()
+    spikes, labels = some_spikes(1, 3)
+    neurons = discriminative_prototypes(spikes, labels, 3, connections_of(64))
+    learner = LearningProgram.create(program, 3, 1, connections_of(64), 0.1, seed=0)
+    learner.program_neurons(neurons.weights, neurons.thresholds)
+    np.testing.assert_array_equal(learner.classify_spikes(spikes), neurons.answers(spikes))
+    again = LearningProgram.from_bytes(learner.to_bytes(), seed=0)
+    np.testing.assert_array_equal(again.classify_spikes(spikes), neurons.answers(spikes))
+    assert isinstance(Program.from_bytes(learner.to_bytes()), Program)
+
+
+def test_teaching_and_sharing_a_class() -> None:
+    train, judged = seen(4, 5), seen(4, 5)
+    results = [teach(train, judged, 4, 10, 20, 0, draw) for draw in range(4)]
+    assert np.mean([r.recall for r in results]) > 0.7
+    assert np.mean([r.recall_elsewhere for r in results]) > 0.4
+    assert np.mean([r.change for r in results]) > -0.15
+    averaged = np.mean([r.recall_averaged for r in results])
+    assert averaged < np.mean([r.recall_elsewhere for r in results])
+
+
+def test_limits_save_most_of_what_hostile_neurons_take() -> None:
+    found = poison(seen(5, 5), seen(5, 5), 4, 20, 0, 0)
+    assert found.unlimited < -0.5 and found.limited > -0.1
+
+
+def test_drawn_and_herded_take_so_many_of_each_class() -> None:
+    spikes, labels = some_spikes(2, 4, per_class=30)
+    rng = np.random.default_rng(0)
+    for chosen in (drawn(labels, 7, rng), herded(spikes, labels, 7, rng)):
+        assert np.bincount(labels[chosen]).tolist() == [7] * 4
+        assert len(set(chosen.tolist())) == 28
+    assert recalls(labels, labels) == dict.fromkeys(range(4), 1.0)
+
+
+def test_a_class_that_is_held_out_is_none() -> None:
+    from common.classes import HAM10000_CLASSES
+
+    assert "df" not in known_codes(HAM10000_CLASSES, "df")
+    result = CliRunner().invoke(cli, ["bench", "train", *DATA, "--hold-out", "xx"])
+    assert "no such class" in str(result.exception)
+
+
+@pytest.mark.parametrize("command", ["conversion", "heads", "new-class", "wear", "train"])
+def test_help(command: str) -> None:
+    assert "--seed" in run(command, "--help")
