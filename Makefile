@@ -6,7 +6,7 @@ VENV := .venv
 READY := $(VENV)/.ready
 BIN := $(VENV)/bin
 
-.PHONY: demo test setup lint docs clean
+.PHONY: demo test bench-akida setup lint docs clean
 
 setup: $(READY)
 
@@ -20,6 +20,15 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY)
 	$(BIN)/fedqana simulate --data synthetic:600 --sites source --network small --rounds 10 \
 		--qat-rounds 3 --local-epochs 6 --batch 16 --new-class bcc@4@polarized --seed 1 --out demo-out
+
+# The tables of docs/conversion.md and docs/on-chip-learning.md; a day on 2 cores. DATA is HAM10000.
+bench-akida: $(READY)
+	@test -n "$(DATA)" || { echo "say where HAM10000 is: make bench-akida DATA=DIR"; exit 1; }
+	$(BIN)/fedqana bench train --data $(DATA)
+	for code in vasc df bcc akiec; do \
+		$(BIN)/fedqana bench train --data $(DATA) --hold-out $$code || exit 1; done
+	for what in conversion heads wear new-class; do \
+		$(BIN)/fedqana bench $$what --data $(DATA) || exit 1; done
 
 test: $(READY) lint
 	$(BIN)/python -m pytest
