@@ -41,4 +41,5 @@ def test_a_silent_chip_changes_nothing(logits: list[float]) -> None:
     scores = combined_scores(
         np.array([logits], np.float32), np.zeros((1, len(logits)), np.float32), 96
     )
-    assert scores.argmax() == np.argmax(np.array(logits, np.float32))
+    # Of logits that are as good as equal either may come out.
+    assert logits[int(scores.argmax())] >= max(logits) - 1e-4

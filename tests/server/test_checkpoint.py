@@ -96,7 +96,8 @@ def test_the_steps_of_a_round_follow_one_another() -> None:
     state = example(1)
     state.step = STEPS[0]
     seen = []
-    for _ in range(5):
+    for _ in range(6):
         seen.append((state.round, state.step))
         state.advance()
-    assert seen == [(1, "train"), (1, "evaluate"), (1, "bundle"), (1, "deploy"), (2, "train")]
+    steps = ("train", "evaluate", "bundle", "deploy", "share")
+    assert seen == [*((1, step) for step in steps), (2, "train")]
