@@ -77,8 +77,9 @@ def test_teaching_and_sharing_a_class() -> None:
     assert np.mean([r.recall for r in results]) > 0.7
     assert np.mean([r.recall_elsewhere for r in results]) > 0.4
     assert np.mean([r.change for r in results]) > -0.15
-    averaged = np.mean([r.recall_averaged for r in results])
-    assert averaged < np.mean([r.recall_elsewhere for r in results])
+    # An averaged layer answers the new class to cases of all others.
+    averaged = np.mean([r.change_averaged for r in results])
+    assert averaged < np.mean([r.change_elsewhere for r in results]) - 0.05
 
 
 def test_limits_save_most_of_what_hostile_neurons_take() -> None:
