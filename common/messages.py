@@ -175,7 +175,6 @@ class ShareAsk(_Message):
 
     run: str
     round: int = Field(ge=1)
-    version: int = Field(ge=1)
     classes: tuple[str, ...]
     original_classes: int = Field(ge=1)
     neurons: NeuronSet
@@ -186,7 +185,7 @@ class ShareReply(_Message):
     """How many neurons of other sites the site took over, and what that changed.
 
     Hits on its validation lesions, of classes that the run started with and of new ones, before
-    and after; counts of the chip's head afterwards. All zero where it serves another version.
+    and after. All zero where it serves another version.
     """
 
     adopted: Count

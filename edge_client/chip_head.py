@@ -1,7 +1,6 @@
 """The head that learns on a site's chip: a learning program whose classes have codes."""
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,12 +10,8 @@ from common.errors import UnknownLabel
 from common.neurons import Neurons
 from edge_client.case_journal import LabelledCase
 from edge_client.exemplars import ExemplarStore
-from edge_client.learning_parameters import LearningParameters, parameters_for
+from edge_client.learning_parameters import LearningParameters, LearningRule, parameters_for
 from edge_client.prototypes import discriminative_prototypes, limited
-
-LearningRule = Literal["prototypes", "akida"]
-"""How the learning layer's connections come about: computed from the exemplar store, or moved by
-Akida's own rule case by case."""
 
 
 class ChipHead:
@@ -60,15 +55,13 @@ class ChipHead:
         store: ExemplarStore,
         seed: int,
         rule: LearningRule = "prototypes",
-        foreign: Mapping[str, Neurons] | None = None,
     ) -> tuple["ChipHead", LearningParameters]:
         """A head that has learned the exemplars, and its settings.
 
-        Codes of the store and of ``foreign`` that are not in ``classes`` follow them, sorted. The
-        same arguments give the same weights. Raises DataUnfit for an empty store.
+        Codes of the store that are not in ``classes`` follow them, sorted. The same arguments give
+        the same weights. Raises DataUnfit for an empty store.
         """
-        foreign = foreign or {}
-        codes = (*classes, *sorted({*store.codes, *foreign} - set(classes)))
+        codes = (*classes, *sorted(set(store.codes) - set(classes)))
         labels = store.labels(codes)
         spikes = program.spikes(store.images)
         chosen = parameters_for(rule, spikes, labels, len(codes))
@@ -80,7 +73,7 @@ class ChipHead:
             chosen.competition,
             seed,
         )
-        head = cls(learner, codes, store, rule, foreign)
+        head = cls(learner, codes, store, rule)
         if rule == "prototypes":
             head._spikes = dict(zip(store.case_ids, spikes, strict=True))
             head._program()
@@ -130,11 +123,9 @@ class ChipHead:
         Between -num_weights and num_weights (`LearningProgram.classify`). A class that was never
         taught here is a column of -inf.
         """
-        return self._masked(self.learner.classify(images))
-
-    def classify_spikes(self, spikes: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """`classify` of images whose spikes (n, n_spikes) are known."""
-        return self._masked(self.learner.classify_spikes(spikes))
+        potentials = self.learner.classify(images)
+        potentials[:, [code not in self.taught for code in self.classes]] = -np.inf
+        return potentials
 
     def hits(self, images: NDArray[np.uint8], codes: Sequence[str]) -> NDArray[np.bool_]:
         """Whether each image (n, height, width, 3) is recognised as its code, bool (n,)."""
@@ -146,25 +137,8 @@ class ChipHead:
     def potentials_for(
         self, images: NDArray[np.uint8], classes: Sequence[str]
     ) -> NDArray[np.float32]:
-        """`classify` with its columns in the order of ``classes``.
-
-        A class the head does not have is a column of -inf; raises UnknownLabel where the head has
-        one that is not in ``classes``.
-        """
-        missing = set(self.classes) - set(classes)
-        if missing:
-            raise UnknownLabel(
-                f"the chip's head knows {', '.join(sorted(missing))}, which the class map lacks; "
-                "add the class to the map"
-            )
-        ordered = np.full((len(images), len(classes)), -np.inf, np.float32)
-        ordered[:, [classes.index(code) for code in self.classes]] = self.classify(images)
-        return ordered
-
-    def _masked(self, potentials: NDArray[np.float32]) -> NDArray[np.float32]:
-        untaught = [code not in self.taught for code in self.classes]
-        potentials[:, untaught] = -np.inf
-        return potentials
+        """`classify` with its columns in the order of ``classes``, see `in_order`."""
+        return in_order(self.classify(images), self.classes, classes)
 
     def _prototypes(self) -> Neurons:
         """One neuron per class, as the exemplars give them."""
@@ -190,21 +164,41 @@ class ChipHead:
         own = set(self.store.codes)
         layer: list[Neurons] = []
         for index, code in enumerate(self.classes):
-            parts = [self.foreign[code]] if code in self.foreign else []
-            if code in own:
-                parts.insert(0, prototypes.chosen([index]))
-            elif parts:
-                parts = [self._limited(parts[0], prototypes)]
-            else:
-                parts = [prototypes.chosen([index])]  # of a class that is masked
+            # Of a class that nobody taught too: its answers are masked.
+            parts = [] if code in self.foreign and code not in own else [prototypes.chosen([index])]
+            if code in self.foreign:
+                parts.append(self._limited(code, prototypes))
             neurons = Neurons.joined(parts)
             layer.append(neurons.chosen([n if n < len(neurons) else 0 for n in range(slots)]))
         every = Neurons.joined(layer)
         self.learner.program_neurons(every.weights, every.thresholds)
 
-    def _limited(self, foreign: Neurons, prototypes: Neurons) -> Neurons:
-        """Neurons of a class that has no exemplar here, see `limited`."""
-        codes = sorted(set(self.store.codes))
-        known = prototypes.chosen([self.classes.index(code) for code in codes])
-        spikes = np.stack(list(self._spikes.values()))
-        return limited(foreign, known, spikes, self.store.labels(codes))
+    def _limited(self, code: str, prototypes: Neurons) -> Neurons:
+        """Other sites' neurons of a class, as `limited` by the exemplars of all other classes."""
+        others = sorted(set(self.store.codes) - {code})
+        if not others:
+            return self.foreign[code]
+        known = prototypes.chosen([self.classes.index(other) for other in others])
+        cases = [(i, others.index(c)) for i, c in enumerate(self.store.codes) if c != code]
+        rows, labels = np.array(cases, np.int64).T
+        spikes = np.stack([self._spikes[self.store.case_ids[row]] for row in rows])
+        return limited(self.foreign[code], known, spikes, labels)
+
+
+def in_order(
+    scores: NDArray[np.float32], codes: Sequence[str], classes: Sequence[str]
+) -> NDArray[np.float32]:
+    """Scores (n, len(codes)) with their columns in the order of ``classes``.
+
+    A class that is not in ``codes`` is a column of -inf; raises UnknownLabel where a code is not in
+    ``classes``.
+    """
+    missing = set(codes) - set(classes)
+    if missing:
+        raise UnknownLabel(
+            f"this site knows {', '.join(sorted(missing))}, which the class map lacks; add the "
+            "class to the map"
+        )
+    ordered = np.full((len(scores), len(classes)), -np.inf, np.float32)
+    ordered[:, [classes.index(code) for code in codes]] = scores
+    return ordered

@@ -1,12 +1,17 @@
 """How large the learning layer is, from the statistics of the spikes it will learn from."""
 
 from dataclasses import asdict, dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from common.errors import DataUnfit
 from common.neurons import connections_of
+
+LearningRule = Literal["prototypes", "akida"]
+"""How the learning layer's connections come about: computed from the exemplar store, or moved by
+Akida's own rule case by case."""
 
 COMPETITION = 0.1
 MAX_NEURONS_PER_CLASS = 50
@@ -73,13 +78,14 @@ def learning_parameters(
 
 
 def parameters_for(
-    rule: str, spikes: NDArray[np.uint8], labels: NDArray[np.int64], n_classes: int
+    rule: LearningRule, spikes: NDArray[np.uint8], labels: NDArray[np.int64], n_classes: int
 ) -> LearningParameters:
     """`learning_parameters` for Akida's own rule; fixed ones where neurons are computed.
 
     Fixed ones are the same at every site, so that neurons can be exchanged. Raises DataUnfit
     without cases.
     """
-    if rule == "akida" or not len(labels):
-        return learning_parameters(spikes, labels, n_classes)
+    advised = learning_parameters(spikes, labels, n_classes)
+    if rule == "akida":
+        return advised
     return LearningParameters(connections_of(spikes.shape[1]), SLOTS, COMPETITION)

@@ -23,6 +23,9 @@ RIDGE = 1.0 / 64.0
 SHARPNESS = 10.0
 """Slope of the softmax that balances the classes, over all connections of a neuron."""
 
+MOST_TAKEN = 0.05
+"""Share of a site's own exemplars that other sites' neurons of a class may win from theirs."""
+
 _SCALING_STEPS = 100
 
 
@@ -45,8 +48,7 @@ def discriminative_prototypes(
     Neurons
         ``n_classes`` of them.
     """
-    counts = np.bincount(labels, minlength=n_classes)
-    weight = 1.0 / (counts[labels] * np.count_nonzero(counts))
+    weight = _balanced(labels)
     centred = spikes - (weight[:, None] * spikes).sum(axis=0)
     targets = np.eye(n_classes)[labels]
     targets -= (weight[:, None] * targets).sum(axis=0)
@@ -57,7 +59,7 @@ def discriminative_prototypes(
     scores = np.linalg.solve(scatter + penalty * np.eye(spikes.shape[1]), weighted.T @ targets)
     weights = strongest(scores, num_weights)
     answers = spikes.astype(np.int64) @ weights
-    present = np.flatnonzero(counts)
+    present = np.unique(labels)
     thresholds = np.zeros(n_classes)
     thresholds[present] = balancing_thresholds(answers[:, present], weight, SHARPNESS / num_weights)
     # Only differences of thresholds matter to one layer. That the best answer to the site's
@@ -94,6 +96,12 @@ def balancing_thresholds(
     return thresholds
 
 
+def _balanced(labels: NDArray[np.int64]) -> NDArray[np.float64]:
+    """A weight for each case, so that every class weighs the same and all together weigh 1."""
+    counts = np.bincount(labels)
+    return np.asarray(1.0 / (counts[labels] * np.count_nonzero(counts)))
+
+
 def strongest(scores: NDArray[np.float64], num_weights: int) -> NDArray[np.uint8]:
     """Ones at the ``num_weights`` largest entries of each column, of equal ones the first."""
     order = np.argsort(-np.round(scores, 9), axis=0, kind="stable")[:num_weights]
@@ -102,14 +110,10 @@ def strongest(scores: NDArray[np.float64], num_weights: int) -> NDArray[np.uint8
     return chosen
 
 
-MOST_TAKEN = 0.05
-"""Share of a site's own exemplars that another site's neuron may take over from their classes."""
-
-
 def limited(
     foreign: Neurons, own: Neurons, spikes: NDArray[np.uint8], labels: NDArray[np.int64]
 ) -> Neurons:
-    """Another site's neurons of a class that this site has no exemplar of, made harmless.
+    """Other sites' neurons of one class, made harmless to this site's other classes.
 
     Each threshold is raised until the neurons together win at most `MOST_TAKEN` of the site's own
     exemplars, each class counting the same; none is lowered.
@@ -117,14 +121,13 @@ def limited(
     Parameters
     ----------
     own : Neurons
-        The site's prototypes.
+        The site's prototypes of its other classes, at least one.
     spikes : uint8 array, shape (n, units)
-        Of the site's exemplars, n at least 1.
+        Of the site's exemplars of those classes, n at least 1.
     labels : int64 array, shape (n,)
     """
     lead = foreign.answers(spikes) - own.answers(spikes).max(axis=1, keepdims=True)
-    counts = np.bincount(labels)
-    weight = 1.0 / (counts[labels] * np.count_nonzero(counts))
+    weight = _balanced(labels)
     raised = np.zeros(len(foreign), np.int32)
     for index in range(len(foreign)):
         order = np.argsort(-lead[:, index], kind="stable")

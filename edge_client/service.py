@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Container, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,14 +12,15 @@ from numpy.typing import NDArray
 
 from common.akida_runtime import LearningProgram, Program, available_device
 from common.data.cases import Cases
-from common.errors import BundleDamaged, DataUnfit, SettingsError, StateDamaged, UnknownLabel
+from common.errors import BundleDamaged, DataUnfit, SettingsError, StateDamaged
 from common.files import sha256_of
 from common.neurons import Neurons, NeuronSet, to_set
 from edge_client.acceptance import Hits, balanced_accuracy, loss_of_recall
 from edge_client.case_journal import CaseJournal, LabelledCase
-from edge_client.chip_head import ChipHead, LearningRule
+from edge_client.chip_head import ChipHead, in_order
 from edge_client.decision import combined_scores
 from edge_client.exemplars import ExemplarStore
+from edge_client.learning_parameters import LearningRule
 from edge_client.versions import InstallReport, VersionFolder
 
 DOES_NOT_FIT = "does not fit"
@@ -68,16 +69,24 @@ class EdgeClient:
     read_only : bool
         Look without changing anything. Otherwise what a crash left half-done is undone first.
         Either way hold the folder's lock (`edge_client.state_lock`) where other processes may be.
+    held_back : container of str
+        Lesions that nothing may be learned from, whatever the journal says.
     """
 
     def __init__(
-        self, state_dir: Path, settings: EdgeSettings | None = None, *, read_only: bool = False
+        self,
+        state_dir: Path,
+        settings: EdgeSettings | None = None,
+        *,
+        read_only: bool = False,
+        held_back: Container[str] = (),
     ) -> None:
         self._settings = settings or EdgeSettings()
         self._versions = VersionFolder(state_dir)
         if not read_only:
             self._versions.clean()
         self.journal = CaseJournal(state_dir / "cases.journal", read_only=read_only)
+        self._held_back = held_back
         self._serving: _Serving | None = None
 
     def install(
@@ -112,7 +121,7 @@ class EdgeClient:
         if len(validation) and validation.images.shape[1:] != program.input_shape:
             raise _wrong_shape(validation.images.shape[1:], program)
         seed, rule = self._settings.seed, self._settings.rule
-        known = store.with_cases(self.journal.cases(round_number - 1))
+        known = store.with_cases(self._cases(round_number - 1))
         head, parameters = ChipHead.relearned(program, classes, known, seed, rule)
         complete = head.learner.complete()
         device = available_device()
@@ -219,12 +228,15 @@ class EdgeClient:
         file = self._versions.read(self._in_service().version, "program.fbz")
         return sha256_of(file) == program
 
-    def adopt(self, foreign: Mapping[str, Neurons]) -> None:
+    def adopt(self, foreign: Mapping[str, Neurons]) -> int:
         """Take over other sites' neurons for this program, in place of earlier ones; durable.
 
-        The site's own neuron that comes back is not one of another site.
+        Returns how many: the site's own neuron that comes back is not one of another site. None
+        with Akida's own rule.
         """
         head = self._in_service().head
+        if head.rule != "prototypes":
+            return 0
         own = head.own_neurons()
         others = {
             code: _without(own[code], found) if code in own else found
@@ -232,10 +244,7 @@ class EdgeClient:
         }
         head.adopt({code: found for code, found in others.items() if len(found)})
         self.save()
-
-    def adopted(self) -> int:
-        """How many neurons of other sites are in the learning layer."""
-        return sum(len(found) for found in self._in_service().head.foreign.values())
+        return sum(len(found) for found in head.foreign.values())
 
     def save(self) -> None:
         """Write the learned layer down, so that a restart need not learn its cases again."""
@@ -261,18 +270,13 @@ class EdgeClient:
         """
         serving = self._in_service()
         own = self._versions.report(serving.version).registry
-        later = [code for code in serving.head.classes if code not in own]
-        chip = serving.head.potentials_for(images, (*own, *later))
-        num_weights = serving.head.learner.num_weights
-        scores = combined_scores(serving.program.predict_potentials(images), chip, num_weights)
-        ordered = np.full((len(images), len(classes)), -np.inf, np.float32)
-        for column, code in enumerate((*own, *later)):
-            if code not in classes:
-                raise UnknownLabel(
-                    f"this site knows {code}, which the class map lacks; add the class to the map"
-                )
-            ordered[:, classes.index(code)] = scores[:, column]
-        return ordered
+        codes = (*own, *(code for code in serving.head.classes if code not in own))
+        scores = combined_scores(
+            serving.program.predict_potentials(images),
+            serving.head.potentials_for(images, codes),
+            serving.head.learner.num_weights,
+        )
+        return in_order(scores, codes, classes)
 
     def classify_global(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Logits of the serving program's own head, (n, its classes)."""
@@ -353,13 +357,11 @@ class EdgeClient:
             ) from error
         if state.corrections != self.journal.corrections:  # a crash came between the two
             return self._relearned(version, program, before)
-        earlier = self.journal.cases(report.round - 1)
-        learned_since = [case for case in self.journal.cases() if case.case_id in state.cases]
-        store = self._first_store(version).with_cases([*earlier, *learned_since])
+        known = [c for c in self._cases() if c.round < report.round or c.case_id in state.cases]
+        store = self._first_store(version).with_cases(known)
         head = ChipHead(learner, state.classes, store, report.rule, self._versions.foreign(version))
         serving = _Serving(version, program, head, list(state.cases))
-        later = self.journal.cases(None if before is None else before - 1)
-        _learn(serving, [case for case in later if case.round >= report.round])
+        _learn(serving, self._later_cases(report.round, before))
         return serving
 
     def _relearned(self, version: str, program: Program, before: int | None = None) -> _Serving:
@@ -367,15 +369,24 @@ class EdgeClient:
 
         Cases of round ``before`` and later are left out.
         """
-        foreign = self._versions.foreign(version)
-        report = self._versions.report(version)
-        store = self._first_store(version).with_cases(self.journal.cases(report.round - 1))
-        classes = report.registry
-        head, _ = ChipHead.relearned(program, classes, store, report.seed, report.rule, foreign)
+        report, foreign = self._versions.report(version), self._versions.foreign(version)
+        store = self._first_store(version).with_cases(self._cases(report.round - 1))
+        head, _ = ChipHead.relearned(program, report.registry, store, report.seed, report.rule)
         serving = _Serving(version, program, head, [])
-        later = self.journal.cases(None if before is None else before - 1)
-        _learn(serving, [case for case in later if case.round >= report.round])
+        _learn(serving, self._later_cases(report.round, before))
+        if foreign:
+            head.adopt(foreign)
         return serving
+
+    def _cases(self, up_to_round: int | None = None) -> list[LabelledCase]:
+        """The journal's cases, those of held-back lesions left out."""
+        cases = self.journal.cases(up_to_round)
+        return [case for case in cases if case.lesion_id not in self._held_back]
+
+    def _later_cases(self, first: int, before: int | None) -> list[LabelledCase]:
+        """Cases of the rounds from ``first`` on, up to but not including ``before``."""
+        up_to = None if before is None else before - 1
+        return [case for case in self._cases(up_to) if case.round >= first]
 
     def _first_store(self, version: str) -> ExemplarStore:
         """The exemplars of the site's own data with which a version was installed."""

@@ -65,7 +65,7 @@ log = logging.getLogger("fedqana.site")
 
 _SPIKE_SAMPLE = 8
 _POTENTIAL_SPAN = 16.0
-"""Chip potentials are brought to 0 .. this, so that their histogram is as fine as the logits'."""
+"""Chip potentials are brought to at most this: their histogram is then as fine as the logits'."""
 
 
 def answer(instruction: Instruction, folder: SiteFolder) -> Answer:
@@ -199,7 +199,7 @@ def _deploy(instruction: Instruction, ask: DeployAsk, folder: SiteFolder, data: 
     bundle = _verified(instruction.files)
     card = bundle.card
     program = Program.from_bytes(bundle.files[PROGRAM])
-    client = EdgeClient(folder.state(ask.run), EdgeSettings(seed=ask.seed))
+    client = _client(ask, folder, data)
     earlier = client.journal.cases(ask.round - 1)
     store = ExemplarStore.initial(data.train, data.classes.codes, seed=ask.seed)
     known = relabelled(data.validation, data.classes, card.classes)
@@ -260,7 +260,7 @@ def share(instruction: Instruction, ask: ShareAsk, folder: SiteFolder, data: Sit
     """Take over the neurons that other sites taught to new classes on this version's spikes."""
     started = time.perf_counter()
     with state_in_use(folder.state(ask.run)):
-        client = EdgeClient(folder.state(ask.run), EdgeSettings(seed=ask.seed))
+        client = _client(ask, folder, data)
         if not client.serves(ask.neurons.program):  # it kept an older version
             reply = ShareReply(adopted=0, seconds=time.perf_counter() - started)
             return Answer(reply.model_dump_json())
@@ -271,11 +271,12 @@ def share(instruction: Instruction, ask: ShareAsk, folder: SiteFolder, data: Sit
         codes = (*ask.classes, *(c for c in client.classes if c not in ask.classes))
         cases = relabelled(data.validation, data.classes, codes)
         new = cases.labels >= ask.original_classes
+        client.adopt({})  # asked again after a crash, "before" is the same
         before = _chip_scores(client, cases.images, codes)
-        client.adopt(foreign)
+        adopted = client.adopt(foreign)
         after = _chip_scores(client, cases.images, codes)
         reply = ShareReply(
-            adopted=client.adopted(),
+            adopted=adopted,
             old_before=_hits(before, cases.labels, ~new),
             old_after=_hits(after, cases.labels, ~new),
             new_before=_hits(before, cases.labels, new),
@@ -307,7 +308,7 @@ def final(instruction: Instruction, ask: FinalAsk, folder: SiteFolder, data: Sit
     n_classes = len(ask.classes)
     try:
         with state_in_use(folder.state(ask.run)):
-            client = EdgeClient(folder.state(ask.run), EdgeSettings(seed=ask.seed))
+            client = _client(ask, folder, data)
             # A class that the run did not come to know is no answer to any of its cases.
             codes = (*ask.classes, *(code for code in client.classes if code not in ask.classes))
             scores["chip"] = _chip_scores(client, cases.images, codes)[:, :n_classes]
@@ -323,6 +324,12 @@ def final(instruction: Instruction, ask: FinalAsk, folder: SiteFolder, data: Sit
         seconds=time.perf_counter() - started,
     )
     return Answer(reply.model_dump_json())
+
+
+def _client(ask: DeployAsk | ShareAsk | FinalAsk, folder: SiteFolder, data: SiteData) -> EdgeClient:
+    """The site's edge client for a run; its folder's lock is held."""
+    settings = EdgeSettings(seed=ask.seed)
+    return EdgeClient(folder.state(ask.run), settings, held_back=data.held_back)
 
 
 def _kept_because(reason: str) -> KeptCode:

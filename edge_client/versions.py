@@ -12,12 +12,13 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from common.arrays import from_npz, to_npz
 from common.errors import ModelNotFound, StateDamaged
 from common.files import replace_folder, sha256_of, write_atomically, writing_to
 from common.neurons import Neurons
+from edge_client.learning_parameters import LearningRule
 
 _KEPT_PROGRAMS = 3
 _WEIGHTS, _THRESHOLDS = "/weights", "/thresholds"
@@ -70,7 +71,7 @@ class InstallReport:
     candidate_accuracy: float | None
     previous_accuracy: float | None
     seed: int
-    rule: Literal["prototypes", "akida"] = "prototypes"
+    rule: LearningRule = "prototypes"
     registry: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:

@@ -31,8 +31,6 @@ class RunPlan(BaseModel):
         eta of FedAdam and FedYogi.
     quorum : float
         Share of the accepted sites that must deliver a valid update for a round to count.
-    share_neurons : bool
-        Whether neurons that sites taught to new classes are handed to all sites.
     deadline : float
         Seconds that the sites have for each step.
     expected_sites : int
@@ -58,7 +56,6 @@ class RunPlan(BaseModel):
     server_learning_rate: float = Field(default=0.01, gt=0)
     prior_strength: float = Field(default=1.0, ge=0)
     balance: Literal["prior", "smote", "none"] = "prior"
-    share_neurons: bool = True
     quorum: float = Field(default=0.5, gt=0, le=1)
     deadline: float = Field(default=3600.0, gt=0)
     expected_sites: int = Field(default=1, ge=1)

@@ -381,7 +381,7 @@ class Coordinator:
         )
         for site, error in refused.items():
             self._log.event("neurons-refused", str(error), state.round, site)
-        if union is None or not plan.share_neurons:
+        if union is None:
             return ""
         text = f"{len(union.neurons)} of {', '.join(union.codes)}, {union.payload_bytes()} bytes"
         self._log.event("neurons-merged", text, state.round)
@@ -399,7 +399,6 @@ class Coordinator:
                 ShareAsk(
                     run=plan.run,
                     round=state.round,
-                    version=state.round,
                     classes=state.classes,
                     original_classes=len(plan.classes),
                     neurons=shared,

@@ -1,7 +1,7 @@
 """What each `fedqana bench` measures, as rows for tables."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,14 @@ from common.data.cases import Cases
 from common.errors import ModelNotFound
 from edge_client.exemplars import PER_CLASS
 from edge_client.site import relabelled
-from simulation.bench.networks import PARTS, Seen, bench_cases, known_codes, seen_by
+from simulation.bench.networks import (
+    PARTS,
+    BenchSettings,
+    Seen,
+    bench_cases,
+    known_codes,
+    seen_by,
+)
 from simulation.bench.on_chip import head_rows, mean_recall, poison, recalls, teach, wear
 
 Row = dict[str, Any]
@@ -27,7 +34,7 @@ class Network:
     """
 
     def __init__(self, data: str, out: Path, seed: int, hold_out: str, classes: ClassMap) -> None:
-        name = f"seed-{seed}" + (f"-without-{hold_out}" if hold_out else "")
+        name = BenchSettings(seed, hold_out).name
         if not (out / name / CARD).exists():
             option = f" --hold-out {hold_out}" if hold_out else ""
             raise ModelNotFound(
@@ -205,10 +212,8 @@ def spread(values: Sequence[float]) -> dict[str, float]:
 
 def joined(first: Seen, second: Seen) -> Seen:
     """Two parts as one."""
-    names = first.__dataclass_fields__
-    return Seen(
-        **{name: np.concatenate([getattr(first, name), getattr(second, name)]) for name in names}
-    )
+    names = [field.name for field in fields(Seen)]
+    return Seen(*(np.concatenate([getattr(first, n), getattr(second, n)]) for n in names))
 
 
 def backend() -> str:

@@ -16,7 +16,7 @@ from common.neurons import Neurons, connections_of
 from edge_client.acceptance import balanced_accuracy
 from edge_client.decision import combined_scores
 from edge_client.learning_parameters import learning_parameters
-from edge_client.prototypes import discriminative_prototypes, limited
+from edge_client.prototypes import discriminative_prototypes, limited, strongest
 from server.neuron_exchange import MOST_KEPT
 from simulation.bench.networks import Seen
 
@@ -241,11 +241,8 @@ def _averaged(
     random[rng.choice(spikes, num_weights, replace=False)] = 1
     padded = np.concatenate([other.weights, random], axis=1)
     mean = (teaching.weights + padded) / 2 + rng.random(padded.shape) * 1e-3
-    order = np.argsort(-mean, axis=0, kind="stable")[:num_weights]
-    weights = np.zeros_like(padded)
-    np.put_along_axis(weights, order, 1, axis=0)
     thresholds = (teaching.thresholds + np.append(other.thresholds, 0)) // 2
-    return Neurons(weights, thresholds.astype(np.int32))
+    return Neurons(strongest(mean, num_weights), thresholds.astype(np.int32))
 
 
 @dataclass(frozen=True)
@@ -270,8 +267,7 @@ def poison(train: Seen, judged: Seen, new: int, per_class: int, seed: int, draw:
     own = discriminative_prototypes(spikes, labels, new, weights)
     largest = int(np.bincount(train.labels[indices]).argmax())
     targets = [largest, *(k for k in range(new) if k != largest)][:MOST_KEPT]
-    hostile = own.chosen(targets).raised(np.full(len(targets), -2 * weights, np.int32))
-    hostile = Neurons(hostile.weights, np.maximum(hostile.thresholds, -weights).astype(np.int32))
+    hostile = Neurons(own.chosen(targets).weights, np.full(len(targets), -weights, np.int32))
     old = judged.labels != new
     seen, truth = judged.spikes[old], judged.labels[old]
     before = mean_recall(own.answers(seen).argmax(axis=1), truth)

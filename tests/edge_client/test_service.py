@@ -11,6 +11,7 @@ import pytest
 from common.akida_runtime import Program
 from common.data.cases import Cases
 from common.errors import DataUnfit, ModelNotFound, SettingsError, StateDamaged, UnknownLabel
+from common.neurons import Neurons
 from edge_client.case_journal import LabelledCase
 from edge_client.exemplars import ExemplarStore
 from edge_client.service import EdgeClient, EdgeSettings
@@ -300,3 +301,19 @@ def test_both_heads_decide_together(tmp_path: Path) -> None:
     found = EdgeClient(tmp_path).decide(new.images, (NEW, *CLASSES)).argmax(axis=1)
     assert (found[new.labels == 3] == 0).mean() > 0.4
     assert (found[new.labels < 3] == new.labels[new.labels < 3] + 1).mean() > 0.8
+
+
+def test_foreign_neurons_of_a_class_that_is_taught_here_are_limited_too(tmp_path: Path) -> None:
+    """Hostile ones would win all cases of the other classes."""
+    client = EdgeClient(tmp_path)
+    install(client, 1)
+    before = recalls(client)[:3]
+    head = client._in_service().head
+    own = head.own_neurons()
+    greedy = np.full(1, -head.learner.num_weights, np.int32)
+    assert client.adopt({"red": Neurons(own["green"].weights, greedy)}) == 1
+    assert np.mean(recalls(client)[:3]) > np.mean(before) - 0.2
+    assert recalls(client)[1] > 0.6
+    again = recalls(EdgeClient(tmp_path))
+    assert again == recalls(client)
+    assert client.adopt({}) == 0 and recalls(client)[:3] == before
