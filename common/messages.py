@@ -16,7 +16,7 @@ from common.errors import SiteRefused
 from common.neurons import NeuronSet
 from common.qana.config import QanaConfig
 
-PROTOCOL = 2
+PROTOCOL = 3
 """Raised whenever a message changes its meaning; both sides must have the same."""
 
 Kind = Literal["handshake", "train", "evaluate", "deploy", "share", "final"]
@@ -96,6 +96,7 @@ class TrainAsk(_Message):
     proximal: float = Field(ge=0)
     balance: Literal["prior", "smote", "none"]
     seed: int = Field(ge=0)
+    event_penalty: float = Field(default=0.0, ge=0)
 
 
 class TrainReply(_Message):

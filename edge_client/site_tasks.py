@@ -135,6 +135,7 @@ def train(instruction: Instruction, ask: TrainAsk, folder: SiteFolder, data: Sit
             prior_strength=ask.prior_strength,
             proximal=ask.proximal,
             seed=ask.seed,
+            event_penalty=ask.event_penalty,
         ),
     )
     reply = TrainReply(examples=result.examples, loss=result.loss, seconds=result.seconds)

@@ -28,6 +28,9 @@ BACKENDS: tuple[Backend, ...] = ("float", "quantized", "akida")
 CHUNK = 256
 """Images decoded and evaluated at a time: memory does not grow with the folder."""
 
+EVENT_IMAGES = 100
+"""Enough for a mean: each layer is one more forward pass."""
+
 Logits = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 
 
@@ -134,6 +137,17 @@ def evaluate_bundle(
             comparison.add(cases.images, logits)
         advance(len(chunk))
     return Evaluation(name, counts, classes, comparison.result() if comparison else None)
+
+
+def events_on(bundle: Bundle, data: Path) -> tuple[dict[str, float], int]:
+    """Mean events of each layer of the program, and the number of images of ``data`` it is over.
+
+    At most `EVENT_IMAGES`, evenly spaced over the folder. Raises as `read_folder`.
+    """
+    folder = read_folder(data, bundle.card.class_map(), skip_unknown=True)
+    images = folder.images[:: max(1, -(-len(folder.images) // EVENT_IMAGES))]
+    cases = prepare_cases(images, folder.classes, size=bundle.card.config.input_size)
+    return Program.from_bytes(bundle.files[PROGRAM]).mean_spikes(cases.images), len(cases)
 
 
 def _backend(bundle: Bundle, backend: Backend) -> tuple[str, Logits]:

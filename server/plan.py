@@ -11,6 +11,15 @@ from common.qana.config import QanaConfig
 Phase = Literal["float", "qat"]
 
 
+def half_cosine(first: float, position: int, length: int) -> float:
+    """The rate at step ``position`` (from 0) of ``length``, from ``first`` down to a fiftieth.
+
+    SGDR without restarts (arXiv 1608.03983).
+    """
+    lowest = first / 50
+    return lowest + (first - lowest) * 0.5 * (1 + math.cos(math.pi * position / length))
+
+
 class RunPlan(BaseModel):
     """Settings of a run; checked once, then fixed until its end.
 
@@ -23,6 +32,9 @@ class RunPlan(BaseModel):
     learning_rate, qat_learning_rate : float
         Of the sites' optimizer in the first round of each phase; they fall along half a cosine
         to a fiftieth within the phase.
+    event_penalty : float
+        Weight of the mean activation level in the loss of quantization-aware rounds: the larger,
+        the fewer events the program has (docs/conversion.md has the curve).
     strategy : str
         Flower's, by name.
     proximal : float
@@ -49,6 +61,7 @@ class RunPlan(BaseModel):
     batch: int = Field(default=64, ge=2)
     learning_rate: float = Field(default=1e-3, gt=0)
     qat_learning_rate: float = Field(default=1e-4, gt=0)
+    event_penalty: float = Field(default=0.0, ge=0)
     strategy: Literal[
         "fedavg", "fedprox", "fedadam", "fedyogi", "fedmedian", "fedtrimmedavg", "krum"
     ] = "fedavg"
@@ -78,17 +91,11 @@ class RunPlan(BaseModel):
         return "float" if round_number <= self.float_rounds else "qat"
 
     def learning_rate_in(self, round_number: int) -> float:
-        """The sites' rate in a round: half a cosine, down to a fiftieth of the phase's rate.
-
-        SGDR without restarts (arXiv 1608.03983).
-        """
+        """The sites' rate in a round: half a cosine within each phase."""
         if self.phase(round_number) == "float":
-            first, position, length = self.learning_rate, round_number - 1, self.float_rounds
-        else:
-            first, length = self.qat_learning_rate, self.qat_rounds
-            position = round_number - 1 - self.float_rounds
-        lowest = first / 50
-        return lowest + (first - lowest) * 0.5 * (1 + math.cos(math.pi * position / length))
+            return half_cosine(self.learning_rate, round_number - 1, self.float_rounds)
+        position = round_number - 1 - self.float_rounds
+        return half_cosine(self.qat_learning_rate, position, self.qat_rounds)
 
 
 def make_plan(**settings: object) -> RunPlan:

@@ -228,6 +228,7 @@ class Coordinator:
                 proximal=plan.proximal if plan.strategy == "fedprox" else 0.0,
                 balance=plan.balance,
                 seed=derive_seed(plan.seed, "train", state.round, site),
+                event_penalty=plan.event_penalty,
             )
             for site in state.sites
         }

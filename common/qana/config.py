@@ -2,11 +2,13 @@
 
 import hashlib
 import json
-from typing import Annotated
+import math
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Width = Annotated[int, Field(ge=8, le=1024)]
+Stride = Annotated[int, Field(ge=1, le=2)]
 
 
 class QanaConfig(BaseModel):
@@ -15,12 +17,16 @@ class QanaConfig(BaseModel):
     Parameters
     ----------
     input_size : int
-        Side of the square RGB input in pixels; a multiple of 16.
+        Side of the square RGB input in pixels; a multiple of 16, and of twice the product of
+        ``strides``, so that no stage meets half a pixel.
     stem : int
         Filters of the stem convolution (stride 2).
     widths : tuple of int
-        Filters of the Ghost stages; every stage but the first halves the resolution. The
-        paper's four are 32, 64, 128, 256 (arXiv 2507.15958, section on the architecture).
+        Filters of the Ghost stages. The paper's four are 32, 64, 128, 256 (arXiv 2507.15958,
+        section on the architecture).
+    strides : tuple of int
+        Of each stage's first block: 2 halves the resolution, 1 keeps it. Where only ``widths``
+        are given, every stage but the first halves it.
     depth : int
         Ghost blocks per stage.
     squeeze : int
@@ -36,16 +42,28 @@ class QanaConfig(BaseModel):
     input_size: int = Field(default=64, ge=32, le=256, multiple_of=16)
     stem: Width = 32
     widths: tuple[Width, ...] = (32, 64, 128, 256)
+    strides: tuple[Stride, ...] = (1, 2, 2, 2)
     depth: int = Field(default=1, ge=1, le=4)
     squeeze: int = Field(default=4, ge=2, le=16)
     transform: Width = 256
     spikes: Width = 256
+
+    @model_validator(mode="before")
+    @classmethod
+    def _usual_strides(cls, values: Any) -> Any:
+        if isinstance(values, dict) and "widths" in values and "strides" not in values:
+            return {**values, "strides": (1, *[2] * (len(values["widths"]) - 1))}
+        return values
 
     @model_validator(mode="after")
     def _divisible(self) -> "QanaConfig":
         for width in (*self.widths, self.transform):
             if width % self.squeeze or width % 2:
                 raise ValueError(f"width {width} must be even and divisible by {self.squeeze}")
+        if len(self.strides) != len(self.widths):
+            raise ValueError(f"{len(self.widths)} widths need as many strides")
+        if self.input_size % (2 * math.prod(self.strides)):
+            raise ValueError(f"input_size {self.input_size} cannot be halved by all strides")
         return self
 
     def digest(self) -> str:

@@ -39,12 +39,12 @@ class BlockPlan:
 
 
 def block_plans(config: QanaConfig) -> list[BlockPlan]:
-    """The Ghost blocks of a network in order; every stage but the first starts with stride 2."""
+    """The Ghost blocks of a network in order; a stage's first block has the stage's stride."""
     plans = []
     inputs = config.stem
-    for stage, width in enumerate(config.widths):
+    for stage, (width, first) in enumerate(zip(config.widths, config.strides, strict=True)):
         for block in range(config.depth):
-            stride = 2 if stage > 0 and block == 0 else 1
+            stride = first if block == 0 else 1
             plans.append(BlockPlan(f"s{stage}b{block}", inputs, width, stride))
             inputs = width
     return plans

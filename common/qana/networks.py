@@ -91,6 +91,19 @@ class Network:
         shape = [None, *model.input_shape[1:]]
         return tf.function(forward, input_signature=[tf.TensorSpec(shape, tf.uint8)])
 
+    @cached_property
+    def with_activations(self) -> keras.Model:
+        """The quantized chain giving its logits and all activations that become events.
+
+        The spikes are not among them: the chip learns from these, and they are few.
+        """
+        outputs = [
+            layer.output
+            for layer in self.model.layers
+            if layer.name.endswith("_relu") and layer.name != "spikes_relu"
+        ]
+        return keras.Model(self.model.input, [self.model.output, *outputs])
+
 
 @lru_cache(maxsize=4)
 def network(phase: Phase, config: QanaConfig, n_classes: int) -> Network:

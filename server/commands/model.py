@@ -25,16 +25,27 @@ def model() -> None:
 
 @model.command()
 @click.argument("model")
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path),
+    help="Folder of labelled images to count events on.  [default: what the run's sites counted]",
+)
 @out_option
 @database_option
 @json_option
-def describe(model: str, out: Path, database: str | None, as_json: bool) -> None:
-    """Print a model's card, its fit on the Akida chips, its layers and its metrics."""
+def describe(model: str, data: Path | None, out: Path, database: str | None, as_json: bool) -> None:
+    """Print a model's card, its cost on the Akida chips, its layers and its metrics."""
     from server.commands.model_tables import description, print_description
     from server.model_lookup import find_model
 
     found = find_model(model, out, database)
-    told = description(found, found.load())
+    bundle = found.load()
+    counted = None
+    if data is not None:
+        from server.model_evaluation import events_on
+
+        counted = events_on(bundle, data)
+    told = description(found, bundle, counted)
     if as_json:
         click.echo(json.dumps(told, indent=2))
     else:

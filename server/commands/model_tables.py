@@ -1,5 +1,6 @@
 """A model's card, fit and metrics as tables in a terminal."""
 
+import math
 from typing import Any
 
 from common.bundle import FLOAT, QUANTIZED, Bundle
@@ -17,14 +18,19 @@ _METRICS = {
 }
 
 
-def description(found: FoundModel, bundle: Bundle) -> dict[str, Any]:
+def description(
+    found: FoundModel, bundle: Bundle, counted: tuple[dict[str, float], int] | None = None
+) -> dict[str, Any]:
     """Everything that ``model describe`` tells, as plain JSON values.
 
+    ``counted`` are events of each layer and the number of images they were counted on, in place
+    of those that the run's sites reported.
     ``parameters`` counts what is trained of the float network (batch norm's moving statistics
     left out), and kernels and biases of the folded, quantized chain.
     """
     card = bundle.card.model_dump(mode="json")
     floating = bundle.weights(FLOAT)
+    events, images = counted or (found.mean_spikes, 0)
     return {
         "folder": str(found.folder),
         **{name: value for name, value in card.items() if name not in ("fit", "metrics")},
@@ -35,8 +41,10 @@ def description(found: FoundModel, bundle: Bundle) -> dict[str, Any]:
         },
         "fit": card["fit"],
         "metrics": card["metrics"],
-        "mean_spikes": found.mean_spikes,
-        "mean_spikes_sites": found.sites,
+        "mean_spikes": events,
+        "mean_spikes_sites": 0 if images else found.sites,
+        "mean_spikes_images": images,
+        "events": sum(events.values()) if events else None,
         "latency_ms": found.latency_ms,
         "power_mw": found.power_mw,
     }
@@ -55,8 +63,8 @@ def print_description(told: dict[str, Any]) -> None:
         "input": f"{config['input_size']} x {config['input_size']} RGB",
         "widths": (
             f"stem {config['stem']}, stages {', '.join(map(str, config['widths']))} "
-            f"(depth {config['depth']}), transform {config['transform']}, "
-            f"spikes {config['spikes']}"
+            f"(strides {', '.join(map(str, config['strides']))}; depth {config['depth']}), "
+            f"transform {config['transform']}, spikes {config['spikes']}"
         ),
         "parameters": (
             f"{told['parameters']['float']:,} trained, "
@@ -64,6 +72,7 @@ def print_description(told: dict[str, Any]) -> None:
         ),
         "software": ", ".join(f"{name} {version}" for name, version in told["software"].items()),
         "sha256": f"{told['hashes']}: {', '.join(told['sha256'])}",
+        "events": _events(told),
         "latency": _measured(told["latency_ms"], "ms"),
         "power": _measured(told["power_mw"], "mW"),
     }
@@ -154,9 +163,19 @@ def _print_layers(told: dict[str, Any]) -> None:
             ]
         )
     columns = ["layer", "type", "output", "kernel", *(f"NPs {device}" for device in told["fit"])]
-    sites = told["mean_spikes_sites"]
-    title = f"Layers (mean spikes per image: over {sites} sites)" if sites else "Layers"
-    print_table(title, [*columns, "mean spikes"], rows)
+    print_table("Layers", [*columns, "events"], rows)
+
+
+def _events(told: dict[str, Any]) -> str:
+    """Mean events of an image, of how many outputs, and what they were counted on."""
+    if told["events"] is None:
+        return "not counted; --data DIR counts them on images of DIR"
+    sites, images = told["mean_spikes_sites"], told["mean_spikes_images"]
+    where = f"{images} images" if images else f"lesions of {sites} sites"
+    layers = next(iter(told["fit"].values()))["layers_table"] if told["fit"] else []
+    outputs = sum(math.prod(layer["output_shape"]) for layer in layers[:-1])
+    share = f" of {outputs:,} outputs" if outputs else ""
+    return f"{told['events']:,.0f}{share} per image, mean of {where}"
 
 
 def _metric_row(label: str, estimate: dict[str, Any] | None) -> list[str]:

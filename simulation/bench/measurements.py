@@ -1,7 +1,7 @@
 """What each `fedqana bench` measures, as rows for tables."""
 
-from collections.abc import Sequence
-from dataclasses import asdict, fields
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from common.errors import ModelNotFound
 from edge_client.exemplars import PER_CLASS
 from edge_client.site import relabelled
 from simulation.bench.networks import (
+    DEFAULT_SHAPE,
     PARTS,
     BenchSettings,
     Seen,
@@ -26,6 +27,25 @@ from simulation.bench.on_chip import head_rows, mean_recall, poison, recalls, te
 
 Row = dict[str, Any]
 
+EVENT_IMAGES = 100
+"""So many validation lesions are enough for a mean: each layer is one more forward pass."""
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What the commands measure on: data, folder of the networks, seeds, classes and shape."""
+
+    data: str
+    out: Path
+    seeds: tuple[int, ...]
+    classes: ClassMap
+    shape: str = DEFAULT_SHAPE
+
+    def networks(self, hold_out: str = "", event_penalty: float = 0.0) -> "Iterator[Network]":
+        """The trained networks, one for each seed; ModelNotFound for one that was not trained."""
+        for seed in self.seeds:
+            yield Network(self, BenchSettings(seed, hold_out, self.shape, event_penalty))
+
 
 class Network:
     """A trained network of the bench with what it makes of its own split's lesions.
@@ -33,86 +53,140 @@ class Network:
     Labels index ``codes``: the classes it was trained on, then the one held out.
     """
 
-    def __init__(self, data: str, out: Path, seed: int, hold_out: str, classes: ClassMap) -> None:
-        name = BenchSettings(seed, hold_out).name
-        if not (out / name / CARD).exists():
-            option = f" --hold-out {hold_out}" if hold_out else ""
+    def __init__(self, bench: Bench, settings: BenchSettings) -> None:
+        self.folder = bench.out / settings.name
+        if not (self.folder / CARD).exists():
             raise ModelNotFound(
-                f"there is no network {name} in {out}; make it with 'fedqana bench train --data "
-                f"{data} --out {out} --seed {seed}{option}'"
+                f"there is no network {settings.name} in {bench.out}; make it with 'fedqana bench "
+                f"train --data {bench.data} --out {bench.out}{settings.options}'"
             )
-        self.seed = seed
-        self.bundle: Bundle = load_bundle(out / name)
-        known = known_codes(classes, hold_out)
-        self.codes = (*known, hold_out) if hold_out else known
+        self.seed = settings.seed
+        self.bundle: Bundle = load_bundle(self.folder)
+        known = known_codes(bench.classes, settings.hold_out)
+        self.codes = (*known, settings.hold_out) if settings.hold_out else known
         size = self.bundle.card.config.input_size
-        cases = bench_cases(data, seed, classes, size, out / "cache")
+        cases = bench_cases(bench.data, self.seed, bench.classes, size, bench.out / "cache")
         self.cases: dict[str, Cases] = {
-            part: relabelled(cases[part], classes, self.codes) for part in PARTS
+            part: relabelled(cases[part], bench.classes, self.codes) for part in PARTS
         }
-        self.parts: dict[str, Seen] = {
-            part: seen_by(self.bundle, found, out / name, part)
-            for part, found in self.cases.items()
-        }
+        self._seen: dict[str, Seen] = {}
+
+    def seen(self, part: str) -> Seen:
+        """What the network makes of a part's lesions; computed once and kept."""
+        if part not in self._seen:
+            self._seen[part] = seen_by(self.bundle, self.cases[part], self.folder, part)
+        return self._seen[part]
+
+    def judged(self) -> Seen:
+        """Validation and test lesions together, for what chooses nothing."""
+        return joined(self.seen("validation"), self.seen("test"))
 
     def program(self) -> Program:
         """The Akida program."""
         return Program.from_bytes(self.bundle.files[PROGRAM])
 
+    def balanced_accuracies(self, part: str) -> dict[str, float]:
+        """Of the three forms of the network, by name."""
+        seen = self.seen(part)
+        scores = {
+            "float": seen.float_scores,
+            "quantized": seen.quantized_scores,
+            "akida": seen.scores,
+        }
+        return {k: mean_recall(v.argmax(axis=1), seen.labels) for k, v in scores.items()}
 
-def conversion(data: str, out: Path, seeds: Sequence[int], classes: ClassMap) -> list[Row]:
+    def events(self) -> dict[str, float]:
+        """Mean events of each layer before the head, over validation lesions."""
+        return self.program().mean_spikes(self.cases["validation"].images[:EVENT_IMAGES])
+
+
+def conversion(bench: Bench) -> list[Row]:
     """Balanced accuracy from float to Akida, and equal spikes and predictions, per network."""
     rows: list[Row] = []
-    for seed in seeds:
-        found = Network(data, out, seed, "", classes)
-        equal_spikes = spikes = equal = images = 0
-        for seen in found.parts.values():
-            equal_spikes += int((seen.spikes == seen.quantized_spikes).sum())
-            spikes += seen.spikes.size
-            equal += int((seen.scores.argmax(axis=1) == seen.quantized_scores.argmax(axis=1)).sum())
-            images += len(seen.labels)
+    for found in bench.networks():
+        parts = [found.seen(part) for part in PARTS]
+        compared = {
+            "images": sum(len(seen.labels) for seen in parts),
+            "equal_predictions": sum(
+                int((s.scores.argmax(axis=1) == s.quantized_scores.argmax(axis=1)).sum())
+                for s in parts
+            ),
+            "spikes": sum(seen.spikes.size for seen in parts),
+            "equal_spikes": sum(int((s.spikes == s.quantized_spikes).sum()) for s in parts),
+        }
         for part in ("validation", "test"):
-            seen = found.parts[part]
-            heads = {
-                "float": seen.float_scores,
-                "quantized": seen.quantized_scores,
-                "akida": seen.scores,
-            }
+            seen = found.seen(part)
+            by_class = recalls(seen.scores.argmax(axis=1), seen.labels)
             rows.append(
                 {
-                    "seed": seed,
+                    "seed": found.seed,
                     "part": part,
                     "n": len(seen.labels),
-                    **{k: mean_recall(v.argmax(axis=1), seen.labels) for k, v in heads.items()},
-                    "recalls": {
-                        found.codes[k]: value
-                        for k, value in recalls(seen.scores.argmax(axis=1), seen.labels).items()
-                    },
-                    "images": images,
-                    "equal_predictions": equal,
-                    "spikes": spikes,
-                    "equal_spikes": equal_spikes,
+                    **found.balanced_accuracies(part),
+                    "recalls": {found.codes[k]: value for k, value in by_class.items()},
+                    **compared,
                 }
             )
     return rows
 
 
-def events(data: str, out: Path, seeds: Sequence[int], classes: ClassMap, n: int) -> list[Row]:
-    """Mean non-zero outputs of each layer for ``n`` validation images, per network."""
+def events(bench: Bench) -> list[Row]:
+    """Mean non-zero outputs of each layer for an image, per network."""
+    return [{"seed": found.seed, **found.events()} for found in bench.networks()]
+
+
+def shapes(bench: Bench, names: Sequence[str]) -> list[Row]:
+    """What each shape costs on the chips, and its balanced accuracy over the seeds."""
     rows: list[Row] = []
-    for seed in seeds:
-        found = Network(data, out, seed, "", classes)
-        images = found.cases["validation"].images[:n]
-        rows.append({"seed": seed, "n": len(images), **found.program().mean_spikes(images)})
+    for name in names:
+        networks = list(replace(bench, shape=name).networks())
+        fits = networks[0].bundle.card.fit
+        rows.append(
+            {
+                "shape": name,
+                "nps": {device: report["nps"] for device, report in fits.items()},
+                "passes": {device: report["passes"] for device, report in fits.items()},
+                "program_bytes": {d: report["program_bytes"] for d, report in fits.items()},
+                "macs": next(iter(fits.values()))["macs"],
+                "events": spread([sum(found.events().values()) for found in networks]),
+                **_accuracies(networks),
+            }
+        )
     return rows
 
 
-def heads(data: str, out: Path, seeds: Sequence[int], classes: ClassMap, draws: int) -> list[Row]:
+def sparsity(bench: Bench, penalties: Sequence[float]) -> list[Row]:
+    """Events and balanced accuracy as the penalty on activations grows."""
+    rows: list[Row] = []
+    for penalty in penalties:
+        networks = list(bench.networks(event_penalty=penalty))
+        counted = [found.events() for found in networks]
+        rows.append(
+            {
+                "penalty": penalty,
+                "events": spread([sum(layers.values()) for layers in counted]),
+                "layers": {n: float(np.mean([c[n] for c in counted])) for n in counted[0]},
+                **_accuracies(networks),
+            }
+        )
+    return rows
+
+
+def _accuracies(networks: Sequence[Network]) -> Row:
+    """Balanced accuracy of the float network and the program, over networks, by part."""
+    row: Row = {}
+    for part in ("validation", "test"):
+        found = [network.balanced_accuracies(part) for network in networks]
+        row[part] = {form: spread([f[form] for f in found]) for form in ("float", "akida")}
+    return row
+
+
+def heads(bench: Bench, draws: int) -> list[Row]:
     """Every way to decide: mean and standard deviation over networks and draws of exemplars."""
     collected: dict[str, dict[str, list[float]]] = {}
-    for seed in seeds:
-        found = Network(data, out, seed, "", classes)
-        for row in head_rows(found.program(), found.parts, len(found.codes), seed, draws):
+    for found in bench.networks():
+        parts = {part: found.seen(part) for part in PARTS}
+        for row in head_rows(found.program(), parts, len(found.codes), found.seed, draws):
             kept = collected.setdefault(row.name, {"validation": [], "test": []})
             kept["validation"] += row.validation
             kept["test"] += row.test
@@ -123,13 +197,7 @@ def heads(data: str, out: Path, seeds: Sequence[int], classes: ClassMap, draws: 
 
 
 def new_class(
-    data: str,
-    out: Path,
-    seeds: Sequence[int],
-    classes: ClassMap,
-    held_out: Sequence[str],
-    counts: Sequence[int],
-    draws: int,
+    bench: Bench, held_out: Sequence[str], counts: Sequence[int], draws: int
 ) -> list[Row]:
     """A class that the network never saw, taught at one site with few cases and then shared.
 
@@ -138,16 +206,13 @@ def new_class(
     """
     rows: list[Row] = []
     for code in held_out:
-        found = [Network(data, out, seed, code, classes) for seed in seeds]
+        networks = list(bench.networks(code))
         for count in counts:
             taught: dict[str, list[float]] = {}
-            for net in found:
-                new = len(net.codes) - 1
-                judged = joined(net.parts["validation"], net.parts["test"])
+            for found in networks:
+                new, train, judged = len(found.codes) - 1, found.seen("train"), found.judged()
                 for draw in range(draws):
-                    result = teach(
-                        net.parts["train"], judged, new, count, PER_CLASS, net.seed, draw
-                    )
+                    result = teach(train, judged, new, count, PER_CLASS, found.seed, draw)
                     for name, value in asdict(result).items():
                         taught.setdefault(name, []).append(value)
             rows.append(
@@ -156,42 +221,25 @@ def new_class(
     return rows
 
 
-def poisoning(
-    data: str,
-    out: Path,
-    seeds: Sequence[int],
-    classes: ClassMap,
-    held_out: Sequence[str],
-    draws: int,
-) -> Row:
+def poisoning(bench: Bench, held_out: Sequence[str], draws: int) -> Row:
     """What hostile neurons do to a site's balanced accuracy, with and without its limit."""
-    found: dict[str, list[float]] = {}
+    changes: dict[str, list[float]] = {}
     for code in held_out:
-        for seed in seeds:
-            net = Network(data, out, seed, code, classes)
-            judged = joined(net.parts["validation"], net.parts["test"])
+        for found in bench.networks(code):
+            new, train, judged = len(found.codes) - 1, found.seen("train"), found.judged()
             for draw in range(draws):
-                result = poison(
-                    net.parts["train"], judged, len(net.codes) - 1, PER_CLASS, seed, draw
-                )
+                result = poison(train, judged, new, PER_CLASS, found.seed, draw)
                 for name, value in asdict(result).items():
-                    found.setdefault(name, []).append(value)
-    return {name: spread(values) for name, values in found.items()}
+                    changes.setdefault(name, []).append(value)
+    return {name: spread(values) for name, values in changes.items()}
 
 
-def wearing(data: str, out: Path, seeds: Sequence[int], classes: ClassMap) -> list[Row]:
+def wearing(bench: Bench) -> list[Row]:
     """Balanced accuracy on test lesions after cases that were learned one by one."""
     curves: dict[tuple[str, int], list[float]] = {}
-    for seed in seeds:
-        found = Network(data, out, seed, "", classes)
-        curve = wear(
-            found.program(),
-            found.parts["train"],
-            found.parts["test"],
-            len(found.codes),
-            PER_CLASS,
-            seed,
-        )
+    for found in bench.networks():
+        train, test = found.seen("train"), found.seen("test")
+        curve = wear(found.program(), train, test, len(found.codes), PER_CLASS, found.seed)
         for rule, points in curve.items():
             for count, value in points:
                 curves.setdefault((rule, count), []).append(value)

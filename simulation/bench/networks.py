@@ -6,7 +6,7 @@ test lesions choose nothing. What was trained is found again, so a stopped bench
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from common.data.cases import Cases
 from common.data.preparation import prepare_cases
 from common.data.splits import split_by_lesion
 from common.files import sha256_of, write_atomically
-from common.qana.config import QanaConfig
+from common.qana.config import DEMO_CONFIG, QanaConfig
 from common.qana.convert import convert, keras_spikes_and_logits
 from common.qana.fold import fold
 from common.qana.networks import Phase, initial_weights, network
@@ -40,8 +40,22 @@ from common.seeds import derive_seed
 from edge_client.site import relabelled
 from edge_client.training import TrainSettings, train_locally
 from server.model_builder import quantize_after_training
-from server.plan import RunPlan
+from server.plan import half_cosine
 from simulation.sites import FRACTIONS, read_images
+
+SHAPES: dict[str, QanaConfig] = {
+    "default": QanaConfig(),
+    "early-stride": QanaConfig(strides=(2, 2, 2, 1)),
+    "early-stride-wide": QanaConfig(widths=(48, 96, 128, 256), strides=(2, 2, 2, 1)),
+    "half-width": QanaConfig(stem=16, widths=(16, 32, 64, 128)),
+    "thin-start": QanaConfig(stem=16, widths=(16, 64, 128, 256)),
+    "three-stages": QanaConfig(widths=(64, 128, 256), strides=(2, 2, 2)),
+    "three-stages-deep": QanaConfig(widths=(32, 64, 128), strides=(2, 2, 2), depth=2),
+    "small": DEMO_CONFIG,
+}
+"""What `fedqana bench shapes` compares, and the small network of the demonstration."""
+
+DEFAULT_SHAPE = "default"
 
 Tell = Callable[[str], None]
 PARTS = ("train", "validation", "test")
@@ -51,13 +65,14 @@ PARTS = ("train", "validation", "test")
 class BenchSettings:
     """What determines a network of the bench.
 
-    ``hold_out`` is the code of the class that no training sees, or empty. Learning rates fall
-    along half a cosine to a fiftieth within each phase, as in a run.
+    ``hold_out`` is the code of the class that no training sees, or empty; ``shape`` is one of
+    `SHAPES`. Learning rates fall along half a cosine to a fiftieth within each phase, as in a run.
     """
 
     seed: int
     hold_out: str = ""
-    config: QanaConfig = field(default_factory=QanaConfig)
+    shape: str = DEFAULT_SHAPE
+    event_penalty: float = 0.0
     float_epochs: int = 24
     qat_epochs: int = 10
     learning_rate: float = 1e-3
@@ -67,7 +82,27 @@ class BenchSettings:
     @property
     def name(self) -> str:
         """Folder of the network below the bench's."""
-        return f"seed-{self.seed}" + (f"-without-{self.hold_out}" if self.hold_out else "")
+        name = f"seed-{self.seed}" + (f"-without-{self.hold_out}" if self.hold_out else "")
+        if self.shape != DEFAULT_SHAPE:
+            name += f"-{self.shape}"
+        return name + (f"-penalty-{self.event_penalty:g}" if self.event_penalty else "")
+
+    @property
+    def options(self) -> str:
+        """Options of `fedqana bench train` that make it."""
+        text = f" --seed {self.seed}" + (f" --hold-out {self.hold_out}" if self.hold_out else "")
+        if self.shape != DEFAULT_SHAPE:
+            text += f" --shape {self.shape}"
+        return text + (f" --event-penalty {self.event_penalty:g}" if self.event_penalty else "")
+
+    @property
+    def config(self) -> QanaConfig:
+        """The network's shape."""
+        return SHAPES[self.shape]
+
+    def without_penalty(self) -> "BenchSettings":
+        """The settings of the network whose float half is the same."""
+        return replace(self, event_penalty=0.0)
 
 
 def bench_cases(
@@ -93,8 +128,11 @@ def train_network(
     codes = known_codes(classes, settings.hold_out)
     train = relabelled(cases["train"], classes, codes)
     stage = out / f"{settings.name}-float.npz"
+    same_float = out / settings.without_penalty().name
     if stage.exists():
         floating = from_npz(stage.read_bytes())
+    elif (same_float / CARD).exists():
+        floating = load_bundle(same_float).weights(FLOAT)
     else:
         first = initial_weights(settings.config, len(codes), settings.seed)
         floating = _trained("float", first, settings, train, codes, tell)
@@ -133,22 +171,10 @@ def _trained(
     tell: Tell,
 ) -> NamedWeights:
     """Weights after all epochs of a phase; each starts the optimizer anew, as a round does."""
-    plan = RunPlan(
-        run="bench",
-        seed=settings.seed,
-        classes=codes,
-        config=settings.config,
-        float_rounds=settings.float_epochs,
-        qat_rounds=settings.qat_epochs,
-        learning_rate=settings.learning_rate,
-        qat_learning_rate=settings.qat_learning_rate,
-    )
-    epochs, before = (
-        (settings.float_epochs, 0)
-        if phase == "float"
-        else (settings.qat_epochs, settings.float_epochs)
-    )
-    purpose = "bench" if phase == "float" else "qat"
+    if phase == "float":
+        epochs, rate, purpose = settings.float_epochs, settings.learning_rate, "bench"
+    else:
+        epochs, rate, purpose = settings.qat_epochs, settings.qat_learning_rate, "qat"
     for epoch in range(epochs):
         result = train_locally(
             weights,
@@ -159,10 +185,11 @@ def _trained(
                 phase=phase,
                 epochs=1,
                 batch=settings.batch,
-                learning_rate=plan.learning_rate_in(before + epoch + 1),
+                learning_rate=half_cosine(rate, epoch, epochs),
                 prior_strength=1.0,
                 proximal=0.0,
                 seed=derive_seed(settings.seed, purpose, epoch),
+                event_penalty=settings.event_penalty,
             ),
         )
         weights = result.weights

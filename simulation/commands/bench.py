@@ -1,13 +1,29 @@
 """`fedqana bench`: the measurements behind the documentation's tables, re-created step by step."""
 
+import functools
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from common.classes import ClassMap
 from common.commands.options import classes_option
+
+if TYPE_CHECKING:
+    from simulation.bench.measurements import Bench
+
+SHAPE_NAMES = (  # of simulation.bench.networks, too slow to import here
+    "default",
+    "early-stride",
+    "early-stride-wide",
+    "half-width",
+    "thin-start",
+    "three-stages",
+    "three-stages-deep",
+    "small",
+)
 
 _out = click.option(
     "--out",
@@ -30,7 +46,45 @@ _seeds = click.option(
     show_default=True,
     help="Seed of split, weights and training; give it once for each.",
 )
+_shape = click.option(
+    "--shape",
+    type=click.Choice(SHAPE_NAMES),
+    default=SHAPE_NAMES[0],
+    show_default=True,
+    help="Shape of the network; 'small' is for trying things out.",
+)
+_draws = click.option(
+    "--draws",
+    type=click.IntRange(1),
+    default=10,
+    show_default=True,
+    help="Draws of exemplars and cases for each network.",
+)
 _json = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+
+
+def _on_networks(command: Callable[..., None]) -> Callable[..., None]:
+    """Options of a command that measures trained networks; it gets them as one `Bench`."""
+
+    @_data
+    @_out
+    @_seeds
+    @_shape
+    @classes_option
+    @functools.wraps(command)
+    def with_bench(
+        data: str,
+        out: Path,
+        seeds: tuple[int, ...],
+        shape: str,
+        classes: ClassMap,
+        **options: Any,
+    ) -> None:
+        from simulation.bench.measurements import Bench
+
+        command(Bench(data, out, seeds, classes, shape), **options)
+
+    return with_bench
 
 
 @click.group()
@@ -46,77 +100,58 @@ def bench() -> None:
 @_data
 @_out
 @_seeds
+@_shape
 @classes_option
 @click.option("--hold-out", default="", metavar="CODE", help="Class that no training sees.")
 @click.option("--float-epochs", type=click.IntRange(1), default=24, show_default=True)
 @click.option("--qat-epochs", type=click.IntRange(0), default=10, show_default=True)
 @click.option(
-    "--network",
-    type=click.Choice(["default", "small"]),
-    default="default",
+    "--event-penalty",
+    type=click.FloatRange(0),
+    default=0.0,
     show_default=True,
-    help="The default network, or a small one for trying things out.",
+    help="Weight of the mean activation level in the quantization-aware loss.",
 )
 def train(
     data: str,
     out: Path,
     seeds: tuple[int, ...],
+    shape: str,
     classes: ClassMap,
     hold_out: str,
     float_epochs: int,
     qat_epochs: int,
-    network: str,
+    event_penalty: float,
 ) -> None:
-    """Train the networks that the other commands measure; hours for the default network."""
+    """Train the networks that the other commands measure; hours for the default network.
+
+    With an event penalty only the quantization-aware epochs differ: the float half is taken from
+    the network without one where that is there.
+    """
     from common.errors import SettingsError
-    from common.qana.config import DEMO_CONFIG, QanaConfig
     from simulation.bench.networks import BenchSettings, bench_cases, train_network
 
     if hold_out and hold_out not in classes.codes:
         raise SettingsError(
             f"--hold-out {hold_out}: no such class; there are {', '.join(classes.codes)}"
         )
-    config = QanaConfig() if network == "default" else DEMO_CONFIG
     for seed in seeds:
-        cases = bench_cases(data, seed, classes, config.input_size, out / "cache")
-        settings = BenchSettings(seed, hold_out, config, float_epochs, qat_epochs)
+        settings = BenchSettings(seed, hold_out, shape, event_penalty, float_epochs, qat_epochs)
+        cases = bench_cases(data, seed, classes, settings.config.input_size, out / "cache")
         bundle = train_network(settings, cases, classes, out, click.echo)
         fits = [name for name, report in bundle.card.fit.items() if report["fits"]]
         click.echo(f"{out / settings.name}: fits {' and '.join(fits) or 'no device'}")
 
 
-_draws = click.option(
-    "--draws",
-    type=click.IntRange(1),
-    default=10,
-    show_default=True,
-    help="Draws of exemplars and cases for each network.",
-)
-_held_out = click.option(
-    "--hold-out",
-    "held_out",
-    multiple=True,
-    default=("vasc", "df", "bcc", "akiec"),
-    show_default=True,
-    metavar="CODE",
-    help="Held-out class; give it once for each.",
-)
-
-
 @bench.command()
-@_data
-@_out
-@_seeds
-@classes_option
+@_on_networks
 @_json
-def conversion(
-    data: str, out: Path, seeds: tuple[int, ...], classes: ClassMap, as_json: bool
-) -> None:
+def conversion(bench: "Bench", as_json: bool) -> None:
     """Print what is lost from float to Akida, and the events of each layer."""
     from simulation.bench import measurements
 
-    rows = measurements.conversion(data, out, seeds, classes)
-    counted = measurements.events(data, out, seeds, classes, n=100)
+    rows = measurements.conversion(bench)
+    counted = measurements.events(bench)
     if as_json:
         _print_json({"conversion": rows, "events": counted})
         return
@@ -134,7 +169,7 @@ def conversion(
             for row in rows
         ],
     )
-    names = [name for name in counted[0] if name not in ("seed", "n")]
+    names = [name for name in counted[0] if name != "seed"]
     _print_table(
         ["layer", *(f"events, seed {row['seed']}" for row in counted)],
         [[name, *(f"{row[name]:.0f}" for row in counted)] for name in names],
@@ -145,16 +180,101 @@ def conversion(
 @_data
 @_out
 @_seeds
+@click.option(
+    "--shape",
+    "names",
+    type=click.Choice(SHAPE_NAMES),
+    multiple=True,
+    default=SHAPE_NAMES[:-1],
+    show_default=True,
+    help="Shape to compare; give it once for each.",
+)
 @classes_option
+@_json
+def shapes(
+    data: str,
+    out: Path,
+    seeds: tuple[int, ...],
+    names: tuple[str, ...],
+    classes: ClassMap,
+    as_json: bool,
+) -> None:
+    """Compare shapes of the network by what they cost on the chips and their accuracy."""
+    from simulation.bench import measurements
+
+    rows = measurements.shapes(measurements.Bench(data, out, seeds, classes), names)
+    if as_json:
+        _print_json({"shapes": rows})
+        return
+    devices = list(rows[0]["nps"])
+    _print_table(
+        [
+            "shape",
+            *(f"NPs (passes) {device}" for device in devices),
+            *(f"bytes {device}" for device in devices),
+            "MACs",
+            "events",
+            *_ACCURACY_COLUMNS,
+        ],
+        [
+            [
+                row["shape"],
+                *(
+                    "does not fit" if row["nps"][d] is None else f"{row['nps'][d]} ({passes})"
+                    for d, passes in row["passes"].items()
+                ),
+                *("" if size is None else f"{size:,}" for size in row["program_bytes"].values()),
+                f"{row['macs'] / 1e6:.1f} M",
+                f"{row['events']['mean']:,.0f}",
+                *_accuracies(row),
+            ]
+            for row in rows
+        ],
+    )
+
+
+@bench.command()
+@_on_networks
+@click.option(
+    "--event-penalty",
+    "penalties",
+    type=click.FloatRange(0),
+    multiple=True,
+    default=(0.0, 0.1, 0.3, 1.0, 3.0),
+    show_default=True,
+    help="Penalty to compare; give it once for each.",
+)
+@_json
+def sparsity(bench: "Bench", penalties: tuple[float, ...], as_json: bool) -> None:
+    """Print events and balanced accuracy as the penalty on activations grows."""
+    from simulation.bench import measurements
+
+    rows = measurements.sparsity(bench, penalties)
+    if as_json:
+        _print_json({"sparsity": rows})
+        return
+    _print_table(
+        ["penalty", "events", *_ACCURACY_COLUMNS],
+        [
+            [f"{row['penalty']:g}", f"{row['events']['mean']:,.0f}", *_accuracies(row)]
+            for row in rows
+        ],
+    )
+    _print_table(
+        ["layer", *(f"events, penalty {row['penalty']:g}" for row in rows)],
+        [[name, *(f"{row['layers'][name]:.0f}" for row in rows)] for name in rows[0]["layers"]],
+    )
+
+
+@bench.command()
+@_on_networks
 @_draws
 @_json
-def heads(
-    data: str, out: Path, seeds: tuple[int, ...], classes: ClassMap, draws: int, as_json: bool
-) -> None:
+def heads(bench: "Bench", draws: int, as_json: bool) -> None:
     """Compare what decides: the program's head, ways to teach the chip's, and both together."""
     from simulation.bench import measurements
 
-    rows = measurements.heads(data, out, seeds, classes, draws)
+    rows = measurements.heads(bench, draws)
     if as_json:
         _print_json({"heads": rows})
         return
@@ -165,28 +285,24 @@ def heads(
 
 
 @bench.command()
-@_data
-@_out
-@_seeds
-@classes_option
-@_held_out
+@_on_networks
+@click.option(
+    "--hold-out",
+    "held_out",
+    multiple=True,
+    default=("vasc", "df", "bcc", "akiec"),
+    show_default=True,
+    metavar="CODE",
+    help="Held-out class; give it once for each.",
+)
 @_draws
 @_json
-def new_class(
-    data: str,
-    out: Path,
-    seeds: tuple[int, ...],
-    classes: ClassMap,
-    held_out: tuple[str, ...],
-    draws: int,
-    as_json: bool,
-) -> None:
+def new_class(bench: "Bench", held_out: tuple[str, ...], draws: int, as_json: bool) -> None:
     """Teach a held-out class with 1 to 20 cases at one site, and share it with another."""
     from simulation.bench import measurements
 
-    counts = (1, 5, 10, 20)
-    rows = measurements.new_class(data, out, seeds, classes, held_out, counts, draws)
-    hostile = measurements.poisoning(data, out, seeds, classes, held_out, draws)
+    rows = measurements.new_class(bench, held_out, (1, 5, 10, 20), draws)
+    hostile = measurements.poisoning(bench, held_out, draws)
     if as_json:
         _print_json({"new_class": rows, "poisoned": hostile})
         return
@@ -202,16 +318,13 @@ def new_class(
 
 
 @bench.command()
-@_data
-@_out
-@_seeds
-@classes_option
+@_on_networks
 @_json
-def wear(data: str, out: Path, seeds: tuple[int, ...], classes: ClassMap, as_json: bool) -> None:
+def wear(bench: "Bench", as_json: bool) -> None:
     """Learn a thousand cases one by one and see what becomes of the others."""
     from simulation.bench import measurements
 
-    rows = measurements.wearing(data, out, seeds, classes)
+    rows = measurements.wearing(bench)
     if as_json:
         _print_json({"wear": rows})
         return
@@ -219,6 +332,13 @@ def wear(data: str, out: Path, seeds: tuple[int, ...], classes: ClassMap, as_jso
         ["rule", "cases", "balanced accuracy, test"],
         [[row["rule"], row["cases"], _spread(row["test"])] for row in rows],
     )
+
+
+_ACCURACY_COLUMNS = ("float, validation", "Akida, validation", "float, test", "Akida, test")
+
+
+def _accuracies(row: dict[str, Any]) -> list[str]:
+    return [_spread(row[part][form]) for part in ("validation", "test") for form in row[part]]
 
 
 def _spread(value: dict[str, float]) -> str:

@@ -40,6 +40,12 @@ _CACHE = "cache"
 @click.option("--learning-rate", default=1e-3, show_default=True, help="Of the float phase.")
 @click.option("--qat-learning-rate", default=1e-4, show_default=True, help="Of the QAT phase.")
 @click.option(
+    "--event-penalty",
+    default=0.0,
+    show_default=True,
+    help="Weight of the mean activation level in the loss of QAT rounds: fewer events on the chip.",
+)
+@click.option(
     "--strategy",
     default="fedavg",
     show_default=True,

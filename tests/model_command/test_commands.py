@@ -42,12 +42,12 @@ def test_describe_tells_card_fit_layers_and_spikes(out: Path) -> None:
         "version 1",
         "bkl, mel, nv",
         "32 x 32 RGB",
-        "stem 8, stages 8 (depth 1), transform 8, spikes 16",
+        "stem 8, stages 8 (strides 1; depth 1), transform 8, spikes 16",
         "verified: float.npz, program.fbz, quantized.npz",
         "AKD1500",
         "s0b0_features",
         "3 x 3 x 8 x 10",
-        "over 2 sites",
+        "per image, mean of lesions of 2 sites",
         "15.0",
     ):
         assert expected in shown, expected
@@ -65,6 +65,22 @@ def test_describe_as_json(out: Path, bundle: Bundle) -> None:
     assert value["hashes"] == "verified" and value["sha256"] == bundle.card.sha256
     assert value["fit"] == bundle.card.fit and value["fit"]["AKD1000"]["fits"]
     assert value["latency_ms"] is None and value["mean_spikes"] == {}
+
+
+def test_describe_counts_events_on_images(out: Path, data: Path) -> None:
+    folder = out / RUN / "versions" / "2"
+    value = told("describe", folder, "--data", data)
+    events = tiny_weights()[2].mean_spikes(
+        prepare_cases(
+            read_lesion_images(data, ClassMap(CODES)), ClassMap(CODES), size=TINY.input_size
+        ).images
+    )
+    assert value["mean_spikes"] == pytest.approx(events)
+    assert value["events"] == pytest.approx(sum(events.values()))
+    assert value["mean_spikes_images"] > 0
+    shown = invoke("describe", folder, "--data", data).stdout
+    assert f"per image, mean of {value['mean_spikes_images']} images" in shown
+    assert "--data DIR" in invoke("describe", folder).stdout
 
 
 @pytest.mark.parametrize("chunk", [7, 256])

@@ -24,6 +24,7 @@ CONFIGS = (
     TINY,
     QanaConfig(input_size=32, stem=8, widths=(8, 16), depth=2, transform=8, spikes=8),
     QanaConfig(input_size=32, stem=16, widths=(8, 8), squeeze=2, transform=16, spikes=8),
+    QanaConfig(input_size=32, stem=8, widths=(8, 16), strides=(2, 1), transform=8, spikes=8),
     QanaConfig(input_size=48, stem=8, widths=(16,), squeeze=8, transform=8, spikes=16),
 )
 IMAGES = 6

@@ -19,7 +19,7 @@ from tests.akida_runtime.tiny import tiny_program
 from tests.edge_client.test_prototypes import some_spikes
 
 DATA = ["--data", "synthetic:60"]
-SMALL = ["--network", "small", "--float-epochs", "1", "--qat-epochs", "1"]
+SHORT = ["--float-epochs", "1", "--qat-epochs", "1"]
 
 
 def seen(seed: int, n_classes: int) -> Seen:
@@ -35,11 +35,11 @@ def run(*arguments: str) -> str:
 
 
 def test_a_network_is_trained_once_and_measured(tmp_path: Path) -> None:
-    place = ["--out", str(tmp_path), "--seed", "0"]
-    assert "fits AKD1000 and AKD1500" in run("train", *DATA, *place, *SMALL)
-    before = load_bundle(tmp_path / "seed-0").card
-    assert "epoch" not in run("train", *DATA, *place, *SMALL)
-    assert load_bundle(tmp_path / "seed-0").card == before
+    place = ["--out", str(tmp_path), "--seed", "0", "--shape", "small"]
+    assert "fits AKD1000 and AKD1500" in run("train", *DATA, *place, *SHORT)
+    before = load_bundle(tmp_path / "seed-0-small").card
+    assert "epoch" not in run("train", *DATA, *place, *SHORT)
+    assert load_bundle(tmp_path / "seed-0-small").card == before
     found = json.loads(run("conversion", *DATA, *place, "--json"))
     for row in found["conversion"]:
         assert row["equal_spikes"] == row["spikes"] > 0
@@ -49,6 +49,18 @@ def test_a_network_is_trained_once_and_measured(tmp_path: Path) -> None:
     table = run("heads", *DATA, *place, "--draws", "1")
     assert "| both heads" in table and "Akida's rule" in table
     assert "| prototypes | 0 |" in run("wear", *DATA, *place)
+    shapes = json.loads(run("shapes", *DATA, *place, "--json"))["shapes"]
+    assert shapes[0]["nps"]["AKD1000"] > 0 and shapes[0]["macs"] > 0
+    assert "| small |" in run("shapes", *DATA, *place)
+
+    penalty = ["--event-penalty", "30"]
+    assert "qat" in (trained := run("train", *DATA, *place, *SHORT, *penalty))
+    assert "float epoch" not in trained  # the float half is the same, and there already
+    rows = json.loads(run("sparsity", *DATA, *place, *penalty, "--event-penalty", "0", "--json"))
+    penalized, plain = rows["sparsity"]
+    assert penalized["test"]["float"] == plain["test"]["float"]
+    assert penalized["events"]["mean"] < plain["events"]["mean"]
+    assert "| 30 |" in run("sparsity", *DATA, *place, *penalty)
 
 
 def test_a_network_that_was_not_trained(tmp_path: Path) -> None:
@@ -104,6 +116,8 @@ def test_a_class_that_is_held_out_is_none() -> None:
     assert "no such class" in str(result.exception)
 
 
-@pytest.mark.parametrize("command", ["conversion", "heads", "new-class", "wear", "train"])
+@pytest.mark.parametrize(
+    "command", ["conversion", "heads", "new-class", "wear", "train", "shapes", "sparsity"]
+)
 def test_help(command: str) -> None:
     assert "--seed" in run(command, "--help")

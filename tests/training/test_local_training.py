@@ -7,7 +7,10 @@ import numpy as np
 import pytest
 
 from common.data.cases import Cases
+from common.qana.convert import convert
+from common.qana.fold import fold
 from common.qana.networks import initial_weights
+from common.qana.quantize import observe_ranges, quantizable_weights
 from common.qana.weights import NamedWeights, is_statistic
 from edge_client.training import TrainSettings, train_locally
 from tests.support.tiny_run import TINY
@@ -63,6 +66,24 @@ def test_a_strong_proximal_term_keeps_the_weights_near_the_global_ones() -> None
     free = trained(SETTINGS)
     bound = trained(replace(SETTINGS, proximal=1e4))
     assert 0 < distance(bound) < 0.5 * distance(free)
+
+
+def test_a_penalty_on_events_lowers_them_and_nothing_else_in_the_float_phase() -> None:
+    chain = fold(start(), TINY)
+    quantized = quantizable_weights(chain, observe_ranges(chain, TINY, cases().images))
+    settings = replace(SETTINGS, phase="qat", epochs=12, learning_rate=1e-3)
+
+    def events(penalty: float) -> float:
+        result = train_locally(
+            quantized, cases(), TINY, N_CLASSES, replace(settings, event_penalty=penalty)
+        )
+        found = convert(result.weights, TINY, N_CLASSES).mean_spikes(cases().images)
+        return sum(count for name, count in found.items() if name != "spikes")
+
+    assert events(10.0) < 0.8 * events(0.0)
+    one = replace(SETTINGS, epochs=1)
+    same, penalized = trained(one), trained(replace(one, event_penalty=10.0))
+    assert all(np.array_equal(same[n], penalized[n]) for n in same)
 
 
 def test_the_same_seed_gives_the_same_bits() -> None:
