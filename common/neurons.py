@@ -46,7 +46,7 @@ class Neurons:
         return Neurons(self.weights[:, list(indices)], self.thresholds[list(indices)])
 
     def raised(self, by: NDArray[np.int32]) -> "Neurons":
-        """The same neurons with higher thresholds."""
+        """The same neurons with thresholds that are higher by so much."""
         return Neurons(self.weights, (self.thresholds + by).astype(np.int32))
 
     def answers(self, spikes: NDArray[np.uint8]) -> NDArray[np.int64]:

@@ -10,8 +10,9 @@ from common.errors import UnknownLabel
 from common.neurons import Neurons
 from edge_client.case_journal import LabelledCase
 from edge_client.exemplars import ExemplarStore
+from edge_client.late_classes import KnownClasses
 from edge_client.learning_parameters import LearningParameters, LearningRule, parameters_for
-from edge_client.prototypes import discriminative_prototypes, limited
+from edge_client.prototypes import discriminative_prototypes
 
 
 class ChipHead:
@@ -26,6 +27,8 @@ class ChipHead:
     learner : LearningProgram
     classes : sequence of str
         One code per class of the learner.
+    n_known : int
+        The first so many classes are those that the program was trained on.
     store : ExemplarStore
     rule : "prototypes" or "akida"
     foreign : mapping of str to Neurons
@@ -36,12 +39,14 @@ class ChipHead:
         self,
         learner: LearningProgram,
         classes: Sequence[str],
+        n_known: int,
         store: ExemplarStore,
         rule: LearningRule = "prototypes",
         foreign: Mapping[str, Neurons] | None = None,
     ) -> None:
         self.learner = learner
         self.classes = tuple(classes)
+        self.n_known = n_known
         self.store = store
         self.rule = rule
         self.foreign = dict(foreign or {})
@@ -73,7 +78,7 @@ class ChipHead:
             chosen.competition,
             seed,
         )
-        head = cls(learner, codes, store, rule)
+        head = cls(learner, codes, program.output_shape[-1], store, rule)
         if rule == "prototypes":
             head._spikes = dict(zip(store.case_ids, spikes, strict=True))
             head._program()
@@ -111,11 +116,7 @@ class ChipHead:
 
     def own_neurons(self) -> dict[str, Neurons]:
         """The neuron that this site's exemplars give to each code."""
-        prototypes = self._prototypes()
-        return {
-            code: prototypes.chosen([self.classes.index(code)])
-            for code in sorted(set(self.store.codes))
-        }
+        return self._prototypes()[0]
 
     def classify(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Potentials (n, len(classes)) of images (n, height, width, 3).
@@ -140,49 +141,54 @@ class ChipHead:
         """`classify` with its columns in the order of ``classes``, see `in_order`."""
         return in_order(self.classify(images), self.classes, classes)
 
-    def _prototypes(self) -> Neurons:
-        """One neuron per class, as the exemplars give them."""
+    def _prototypes(self) -> tuple[dict[str, Neurons], KnownClasses | None]:
+        """One neuron per code of the store, and what later classes are measured by.
+
+        That is None where there are no later classes, or nothing to measure them by.
+        """
+        spikes, labels = self._exemplar_spikes(), self.store.labels(self.classes)
+        n_classes, num_weights = len(self.classes), self.learner.num_weights
+        taught = [(code, self.classes.index(code)) for code in sorted(set(self.store.codes))]
+        known = labels < self.n_known
+        if not known.any() or (known.all() and not self.foreign):
+            neurons = discriminative_prototypes(spikes, labels, n_classes, num_weights)
+            return {code: neurons.chosen([index]) for code, index in taught}, None
+        before = KnownClasses.of(spikes[known], labels[known], self.n_known, num_weights)
+        return {
+            code: before.neurons.chosen([index])
+            if index < self.n_known
+            else before.taught(spikes[labels == index], num_weights)
+            for code, index in taught
+        }, before
+
+    def _exemplar_spikes(self) -> NDArray[np.uint8]:
+        """Spikes of the store's exemplars, in its order; each image runs once."""
         unseen = [i for i, name in enumerate(self.store.case_ids) if name not in self._spikes]
         if unseen:
             found = self.learner.spikes(self.store.images[unseen])
             names = [self.store.case_ids[i] for i in unseen]
             self._spikes |= dict(zip(names, found, strict=True))
         self._spikes = {name: self._spikes[name] for name in self.store.case_ids}
-        return discriminative_prototypes(
-            np.stack(list(self._spikes.values())),
-            self.store.labels(self.classes),
-            len(self.classes),
-            self.learner.num_weights,
-        )
+        return np.stack(list(self._spikes.values()))
 
     def _program(self) -> None:
         """Write own prototypes and other sites' neurons into the layer's slots.
 
         Slots that are left over repeat the class's first neuron, which changes no maximum.
         """
-        prototypes, slots = self._prototypes(), self.learner.neurons_per_class
-        own = set(self.store.codes)
+        own, before = self._prototypes()
+        slots = self.learner.neurons_per_class
         layer: list[Neurons] = []
-        for index, code in enumerate(self.classes):
-            # Of a class that nobody taught too: its answers are masked.
-            parts = [] if code in self.foreign and code not in own else [prototypes.chosen([index])]
+        for code in self.classes:
+            parts = [own[code]] if code in own else []
             if code in self.foreign:
-                parts.append(self._limited(code, prototypes))
-            neurons = Neurons.joined(parts)
+                foreign = self.foreign[code]
+                parts.append(before.limit(foreign) if before else foreign)
+            # Of a class that nobody taught any neuron will do: its answers are masked.
+            neurons = Neurons.joined(parts or [next(iter(own.values()))])
             layer.append(neurons.chosen([n if n < len(neurons) else 0 for n in range(slots)]))
         every = Neurons.joined(layer)
         self.learner.program_neurons(every.weights, every.thresholds)
-
-    def _limited(self, code: str, prototypes: Neurons) -> Neurons:
-        """Other sites' neurons of a class, as `limited` by the exemplars of all other classes."""
-        others = sorted(set(self.store.codes) - {code})
-        if not others:
-            return self.foreign[code]
-        known = prototypes.chosen([self.classes.index(other) for other in others])
-        cases = [(i, others.index(c)) for i, c in enumerate(self.store.codes) if c != code]
-        rows, labels = np.array(cases, np.int64).T
-        spikes = np.stack([self._spikes[self.store.case_ids[row]] for row in rows])
-        return limited(self.foreign[code], known, spikes, labels)
 
 
 def in_order(

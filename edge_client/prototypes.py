@@ -23,9 +23,6 @@ RIDGE = 1.0 / 64.0
 SHARPNESS = 10.0
 """Slope of the softmax that balances the classes, over all connections of a neuron."""
 
-MOST_TAKEN = 0.05
-"""Share of a site's own exemplars that other sites' neurons of a class may win from theirs."""
-
 _SCALING_STEPS = 100
 
 
@@ -48,16 +45,8 @@ def discriminative_prototypes(
     Neurons
         ``n_classes`` of them.
     """
-    weight = _balanced(labels)
-    centred = spikes - (weight[:, None] * spikes).sum(axis=0)
-    targets = np.eye(n_classes)[labels]
-    targets -= (weight[:, None] * targets).sum(axis=0)
-    weighted = centred * weight[:, None]
-    scatter = weighted.T @ centred
-    # At least a little, for exemplars that are all alike.
-    penalty = max(RIDGE * float(np.trace(scatter)), 1e-6)
-    scores = np.linalg.solve(scatter + penalty * np.eye(spikes.shape[1]), weighted.T @ targets)
-    weights = strongest(scores, num_weights)
+    weight = class_balanced(labels)
+    weights = strongest(ridge_regression(spikes, labels, n_classes, RIDGE), num_weights)
     answers = spikes.astype(np.int64) @ weights
     present = np.unique(labels)
     thresholds = np.zeros(n_classes)
@@ -67,6 +56,25 @@ def discriminative_prototypes(
     best = (answers - thresholds)[:, present].max(axis=1)
     thresholds[present] += (weight * best).sum()
     return Neurons(weights, np.round(thresholds).astype(np.int32))
+
+
+def ridge_regression(
+    spikes: NDArray[np.uint8], labels: NDArray[np.int64], n_classes: int, penalty: float
+) -> NDArray[np.float64]:
+    """Weights (units, n_classes) of the classes' indicators on the spikes, classes counting alike.
+
+    ``penalty`` on the squared weights is a share of the total variance of the spikes.
+    """
+    weight = class_balanced(labels)
+    centred = spikes - (weight[:, None] * spikes).sum(axis=0)
+    targets = np.eye(n_classes)[labels]
+    targets -= (weight[:, None] * targets).sum(axis=0)
+    weighted = centred * weight[:, None]
+    scatter = weighted.T @ centred
+    # At least a little, for exemplars that are all alike.
+    ridge = max(penalty * float(np.trace(scatter)), 1e-6)
+    regularized = scatter + ridge * np.eye(spikes.shape[1])
+    return np.asarray(np.linalg.solve(regularized, weighted.T @ targets))
 
 
 def balancing_thresholds(
@@ -96,7 +104,7 @@ def balancing_thresholds(
     return thresholds
 
 
-def _balanced(labels: NDArray[np.int64]) -> NDArray[np.float64]:
+def class_balanced(labels: NDArray[np.int64]) -> NDArray[np.float64]:
     """A weight for each case, so that every class weighs the same and all together weigh 1."""
     counts = np.bincount(labels)
     return np.asarray(1.0 / (counts[labels] * np.count_nonzero(counts)))
@@ -108,31 +116,3 @@ def strongest(scores: NDArray[np.float64], num_weights: int) -> NDArray[np.uint8
     chosen = np.zeros(scores.shape, np.uint8)
     np.put_along_axis(chosen, order, 1, axis=0)
     return chosen
-
-
-def limited(
-    foreign: Neurons, own: Neurons, spikes: NDArray[np.uint8], labels: NDArray[np.int64]
-) -> Neurons:
-    """Other sites' neurons of one class, made harmless to this site's other classes.
-
-    Each threshold is raised until the neurons together win at most `MOST_TAKEN` of the site's own
-    exemplars, each class counting the same; none is lowered.
-
-    Parameters
-    ----------
-    own : Neurons
-        The site's prototypes of its other classes, at least one.
-    spikes : uint8 array, shape (n, units)
-        Of the site's exemplars of those classes, n at least 1.
-    labels : int64 array, shape (n,)
-    """
-    lead = foreign.answers(spikes) - own.answers(spikes).max(axis=1, keepdims=True)
-    weight = _balanced(labels)
-    raised = np.zeros(len(foreign), np.int32)
-    for index in range(len(foreign)):
-        order = np.argsort(-lead[:, index], kind="stable")
-        taken = np.cumsum(weight[order]) > MOST_TAKEN / len(foreign)
-        # The first exemplar that may no longer be won, and with it all that follow.
-        highest = int(lead[order[int(np.argmax(taken))], index])
-        raised[index] = max(0, highest + 1) if taken.any() else 0
-    return foreign.raised(raised)

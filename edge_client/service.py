@@ -359,7 +359,14 @@ class EdgeClient:
             return self._relearned(version, program, before)
         known = [c for c in self._cases() if c.round < report.round or c.case_id in state.cases]
         store = self._first_store(version).with_cases(known)
-        head = ChipHead(learner, state.classes, store, report.rule, self._versions.foreign(version))
+        head = ChipHead(
+            learner,
+            state.classes,
+            program.output_shape[-1],
+            store,
+            report.rule,
+            self._versions.foreign(version),
+        )
         serving = _Serving(version, program, head, list(state.cases))
         _learn(serving, self._later_cases(report.round, before))
         return serving

@@ -1,7 +1,7 @@
 """What each `fedqana bench` measures, as rows for tables."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,9 @@ class Bench:
     def networks(self, hold_out: str = "", event_penalty: float = 0.0) -> "Iterator[Network]":
         """The trained networks, one for each seed; ModelNotFound for one that was not trained."""
         for seed in self.seeds:
-            yield Network(self, BenchSettings(seed, hold_out, self.shape, event_penalty))
+            yield Network(
+                self, BenchSettings(seed, hold_out, self.shape, event_penalty=event_penalty)
+            )
 
 
 class Network:
@@ -76,10 +78,6 @@ class Network:
         if part not in self._seen:
             self._seen[part] = seen_by(self.bundle, self.cases[part], self.folder, part)
         return self._seen[part]
-
-    def judged(self) -> Seen:
-        """Validation and test lesions together, for what chooses nothing."""
-        return joined(self.seen("validation"), self.seen("test"))
 
     def program(self) -> Program:
         """The Akida program."""
@@ -201,23 +199,30 @@ def new_class(
 ) -> list[Row]:
     """A class that the network never saw, taught at one site with few cases and then shared.
 
-    Judged on validation and test lesions together: nothing is chosen here, and the rare
-    classes have few lesions.
+    Judged on test lesions. Rows of the class "mean" are over the classes' means.
     """
     rows: list[Row] = []
+    every: dict[int, dict[str, list[float]]] = {count: {} for count in counts}
     for code in held_out:
         networks = list(bench.networks(code))
         for count in counts:
             taught: dict[str, list[float]] = {}
             for found in networks:
-                new, train, judged = len(found.codes) - 1, found.seen("train"), found.judged()
+                new, train, test = len(found.codes) - 1, found.seen("train"), found.seen("test")
                 for draw in range(draws):
-                    result = teach(train, judged, new, count, PER_CLASS, found.seed, draw)
+                    result = teach(train, test, new, count, PER_CLASS, found.seed, draw)
                     for name, value in asdict(result).items():
                         taught.setdefault(name, []).append(value)
             rows.append(
                 {"class": code, "cases": count, **{k: spread(v) for k, v in taught.items()}}
             )
+            for name, values in taught.items():
+                every[count].setdefault(name, []).append(float(np.mean(values)))
+    if len(held_out) > 1:
+        rows += [
+            {"class": "mean", "cases": count, **{k: spread(v) for k, v in found_in.items()}}
+            for count, found_in in every.items()
+        ]
     return rows
 
 
@@ -226,7 +231,7 @@ def poisoning(bench: Bench, held_out: Sequence[str], draws: int) -> Row:
     changes: dict[str, list[float]] = {}
     for code in held_out:
         for found in bench.networks(code):
-            new, train, judged = len(found.codes) - 1, found.seen("train"), found.judged()
+            new, train, judged = len(found.codes) - 1, found.seen("train"), found.seen("test")
             for draw in range(draws):
                 result = poison(train, judged, new, PER_CLASS, found.seed, draw)
                 for name, value in asdict(result).items():
@@ -256,12 +261,6 @@ def spread(values: Sequence[float]) -> dict[str, float]:
         "sd": float(np.std(values, ddof=1)) if len(values) > 1 else 0.0,
         "n": len(values),
     }
-
-
-def joined(first: Seen, second: Seen) -> Seen:
-    """Two parts as one."""
-    names = [field.name for field in fields(Seen)]
-    return Seen(*(np.concatenate([getattr(first, n), getattr(second, n)]) for n in names))
 
 
 def backend() -> str:

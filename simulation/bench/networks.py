@@ -45,10 +45,10 @@ from simulation.sites import FRACTIONS, read_images
 
 SHAPES: dict[str, QanaConfig] = {
     "default": QanaConfig(),
-    "early-stride": QanaConfig(strides=(2, 2, 2, 1)),
-    "early-stride-wide": QanaConfig(widths=(48, 96, 128, 256), strides=(2, 2, 2, 1)),
-    "half-width": QanaConfig(stem=16, widths=(16, 32, 64, 128)),
-    "thin-start": QanaConfig(stem=16, widths=(16, 64, 128, 256)),
+    "late-strides": QanaConfig(strides=(1, 2, 2, 2)),
+    "wide": QanaConfig(widths=(48, 96, 128, 256), strides=(2, 2, 2, 1)),
+    "half-width": QanaConfig(stem=16, widths=(16, 32, 64, 128), strides=(1, 2, 2, 2)),
+    "thin-start": QanaConfig(stem=16, widths=(16, 64, 128, 256), strides=(1, 2, 2, 2)),
     "three-stages": QanaConfig(widths=(64, 128, 256), strides=(2, 2, 2)),
     "three-stages-deep": QanaConfig(widths=(32, 64, 128), strides=(2, 2, 2), depth=2),
     "small": DEMO_CONFIG,

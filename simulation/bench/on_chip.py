@@ -15,8 +15,9 @@ from common.akida_runtime import LearningProgram, Program
 from common.neurons import Neurons, connections_of
 from edge_client.acceptance import balanced_accuracy
 from edge_client.decision import combined_scores
+from edge_client.late_classes import KnownClasses
 from edge_client.learning_parameters import learning_parameters
-from edge_client.prototypes import discriminative_prototypes, limited, strongest
+from edge_client.prototypes import discriminative_prototypes, strongest
 from server.neuron_exchange import MOST_KEPT
 from simulation.bench.networks import Seen
 
@@ -158,14 +159,16 @@ class Taught:
 
     ``recall`` of the new class at the teaching site, ``recall_elsewhere`` at a site that got its
     neuron, and what the other classes' balanced accuracy became in each (negative: lost).
-    ``together`` are the same with both heads at the teaching site. ``averaged`` is the recall
-    elsewhere where the sites' layers are averaged element by element instead.
+    ``together`` are the same with both heads at the teaching site, ``global`` with the program's
+    head for the known classes and the chip's for the new one. ``averaged`` is the recall elsewhere
+    where the sites' layers are averaged element by element instead.
     """
 
     recall: float
     change: float
     recall_together: float
     change_together: float
+    change_global: float
     recall_elsewhere: float
     change_elsewhere: float
     recall_averaged: float
@@ -193,13 +196,12 @@ def teach(
     own, own_labels = exemplars(half & known)
     other, other_labels = exemplars(~half & known)
     cases = rng.permutation(np.flatnonzero(train.labels == new))[:n_cases]
-    both = np.concatenate([own, train.spikes[cases]])
-    both_labels = np.concatenate([own_labels, np.full(len(cases), new)])
 
-    before = discriminative_prototypes(own, own_labels, new, weights)
-    after = discriminative_prototypes(both, both_labels, new + 1, weights)
-    elsewhere = discriminative_prototypes(other, other_labels, new, weights)
-    arrived = limited(after.chosen([new]), elsewhere, other, other_labels)
+    here = KnownClasses.of(own, own_labels, new, weights)
+    taught = here.taught(train.spikes[cases], weights)
+    before, after = here.neurons, Neurons.joined([here.neurons, taught])
+    there = KnownClasses.of(other, other_labels, new, weights)
+    elsewhere, arrived = there.neurons, there.limit(taught)
     averaged = _averaged(after, elsewhere, weights, rng)
 
     def judge(neurons: Neurons, base: Neurons) -> tuple[float, float]:
@@ -211,11 +213,13 @@ def teach(
     chip_before = before.answers(judged.spikes).astype(np.float32)
     together = combined_scores(judged.scores, chip, weights).argmax(axis=1)
     together_before = combined_scores(judged.scores, chip_before, weights).argmax(axis=1)
-    there = Neurons.joined([elsewhere, arrived])
+    known = judged.scores.argmax(axis=1)
+    preferred = np.where(chip.argmax(axis=1) == new, new, known)
     return Taught(
         *judge(after, before),
         *_recall_and_change(together, together_before, judged.labels, new),
-        *judge(there, elsewhere),
+        _recall_and_change(preferred, known, judged.labels, new)[1],
+        *judge(Neurons.joined([elsewhere, arrived]), elsewhere),
         *judge(averaged, elsewhere),
     )
 
@@ -264,7 +268,8 @@ def poison(train: Seen, judged: Seen, new: int, per_class: int, seed: int, draw:
     indices = np.flatnonzero(train.labels != new)
     kept = indices[drawn(train.labels[indices], per_class, rng)]
     spikes, labels = train.spikes[kept], train.labels[kept]
-    own = discriminative_prototypes(spikes, labels, new, weights)
+    known = KnownClasses.of(spikes, labels, new, weights)
+    own = known.neurons
     largest = int(np.bincount(train.labels[indices]).argmax())
     targets = [largest, *(k for k in range(new) if k != largest)][:MOST_KEPT]
     hostile = Neurons(own.chosen(targets).weights, np.full(len(targets), -weights, np.int32))
@@ -278,7 +283,7 @@ def poison(train: Seen, judged: Seen, new: int, per_class: int, seed: int, draw:
         )
         return mean_recall(answers.argmax(axis=1), truth) - before
 
-    return Poisoned(after(hostile), after(limited(hostile, own, spikes, labels)))
+    return Poisoned(after(hostile), after(known.limit(hostile)))
 
 
 def wear(

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 SHAPE_NAMES = (  # of simulation.bench.networks, too slow to import here
     "default",
-    "early-stride",
-    "early-stride-wide",
+    "late-strides",
+    "wide",
     "half-width",
     "thin-start",
     "three-stages",
@@ -136,7 +136,14 @@ def train(
             f"--hold-out {hold_out}: no such class; there are {', '.join(classes.codes)}"
         )
     for seed in seeds:
-        settings = BenchSettings(seed, hold_out, shape, event_penalty, float_epochs, qat_epochs)
+        settings = BenchSettings(
+            seed,
+            hold_out,
+            shape,
+            event_penalty=event_penalty,
+            float_epochs=float_epochs,
+            qat_epochs=qat_epochs,
+        )
         cases = bench_cases(data, seed, classes, settings.config.input_size, out / "cache")
         bundle = train_network(settings, cases, classes, out, click.echo)
         fits = [name for name, report in bundle.card.fit.items() if report["fits"]]
@@ -240,7 +247,7 @@ def shapes(
     "penalties",
     type=click.FloatRange(0),
     multiple=True,
-    default=(0.0, 0.1, 0.3, 1.0, 3.0),
+    default=(0.0, 0.3, 1.0, 3.0),
     show_default=True,
     help="Penalty to compare; give it once for each.",
 )

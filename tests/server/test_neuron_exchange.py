@@ -19,7 +19,7 @@ from common.neurons import (
     to_set,
     unpacked,
 )
-from edge_client.prototypes import MOST_TAKEN, discriminative_prototypes, limited
+from edge_client.late_classes import MOST_TAKEN, KnownClasses
 from server.neuron_exchange import MOST_KEPT, MOST_SENT, check_neurons, collected, merged
 from tests.edge_client.test_prototypes import some_spikes
 
@@ -124,20 +124,10 @@ def test_refused_sites_do_not_spoil_the_union() -> None:
 def test_a_foreign_neuron_takes_few_cases(seed: int, threshold: int) -> None:
     """Whatever comes, together it wins at most the share of a site's own exemplars."""
     spikes, labels = some_spikes(seed, 4)
-    own = discriminative_prototypes(spikes, labels, 4, 24)
-    hostile = Neurons(own.weights, np.full(4, threshold, np.int32))
-    kept = limited(hostile, own, spikes, labels)
-    assert (kept.thresholds >= hostile.thresholds).all()
-    won = kept.answers(spikes) > own.answers(spikes).max(axis=1, keepdims=True)
+    known = KnownClasses.of(spikes, labels, 4, 24)
+    hostile = Neurons(known.neurons.weights, np.full(4, threshold, np.int32))
+    kept = known.limit(hostile)
+    won = kept.answers(spikes) > known.best[:, None]
     counts = np.bincount(labels)
     share = (won.any(axis=1) / counts[labels]).sum() / 4
     assert share <= MOST_TAKEN + 1e-9
-
-
-def test_an_honest_neuron_is_left_as_it_is() -> None:
-    spikes, labels = some_spikes(5, 5)
-    known = labels < 4
-    own = discriminative_prototypes(spikes[known], labels[known], 4, 24)
-    taught = discriminative_prototypes(spikes, labels, 5, 24).chosen([4])
-    kept = limited(taught, own, spikes[known], labels[known])
-    np.testing.assert_array_equal(kept.thresholds, taught.thresholds)

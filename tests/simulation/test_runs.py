@@ -1,7 +1,5 @@
-"""Whole runs of the tests' one shape: strategies, seeds, new classes, memory, kills."""
+"""Whole runs of the tests' one shape: strategies, seeds, new classes."""
 
-import random
-import time
 from pathlib import Path
 
 import pytest
@@ -10,19 +8,13 @@ from click.testing import CliRunner
 from common.bundle import load_bundle
 from common.errors import RunMismatch
 from edge_client.site import SiteFolder
-from server.history.engine import default_url
-from server.history.store import open_history
 from server.run_folder import RunFolder
 from simulation.cli import cli
-from simulation.run import execute
 from simulation.sites import NewClass
-from tests.kill_trials import finish, start
-from tests.memory_trial import resident_by_round
+from tests.kill_trials import finish
 from tests.support.tiny_run import (
-    create_tiny,
     differences,
     fingerprint,
-    position_of,
     record_of,
     run_tiny,
     state_of,
@@ -95,37 +87,3 @@ def test_a_new_class_is_known_at_once_and_grows_the_head(tmp_path: Path) -> None
     assert sum(held_back.values()) > 0
     later = {u.site: u.result["new_after"]["n"] for u in record.edge_updates if u.round == 2}
     assert later == held_back
-
-
-def test_memory_does_not_grow_from_round_to_round(tmp_path: Path) -> None:
-    resident = resident_by_round(tmp_path, 10)
-    assert resident[10] - resident[3] < 30
-
-
-def test_a_run_killed_three_times_ends_like_one_that_was_not(
-    finished: Path, tmp_path: Path
-) -> None:
-    """SIGKILL somewhere within training, within the bundle or deployment, and later on."""
-    folder = create_tiny(tmp_path, float_rounds=2)
-    moments = random.Random(time.time_ns())
-    fallen = []
-    for position in ("1/evaluate", "1/deploy", "2/bundle"):
-        process = start(folder)
-        while position_of(folder) < position and process.poll() is None:
-            time.sleep(0.02)
-        time.sleep(moments.uniform(0, 1.0))
-        process.kill()
-        process.wait()
-        fallen.append(position_of(folder))
-    finish(folder)
-    assert differences(fingerprint(finished), fingerprint(folder)) == [], fallen
-
-
-def test_a_kill_after_the_last_checkpoint_leaves_a_run_that_can_be_finished(
-    tmp_path: Path,
-) -> None:
-    folder = run_tiny(tmp_path, qat_rounds=0)
-    with open_history(default_url(tmp_path)) as history:
-        history.finish_run(folder.name, "running")
-    execute(folder, "in-process", tmp_path / "cache", default_url(tmp_path))
-    assert record_of(folder).run.state == "finished"
