@@ -21,14 +21,21 @@ demo: $(READY)
 	$(BIN)/fedqana simulate --data synthetic:600 --sites source --network small --rounds 10 \
 		--qat-rounds 3 --local-epochs 6 --batch 16 --new-class bcc@4@polarized --seed 1 --out demo-out
 
-# The tables of docs/conversion.md and docs/on-chip-learning.md; a day on 2 cores. DATA is HAM10000.
+# The tables of docs/conversion.md and docs/on-chip-learning.md; some six hours on 2 cores. DATA is HAM10000.
 bench-akida: $(READY)
 	@test -n "$(DATA)" || { echo "say where HAM10000 is: make bench-akida DATA=DIR"; exit 1; }
-	$(BIN)/fedqana bench train --data $(DATA)
+	for penalty in 0 0.3 1 3; do \
+		$(BIN)/fedqana bench train --data $(DATA) --event-penalty $$penalty || exit 1; done
 	for code in vasc df bcc akiec; do \
-		$(BIN)/fedqana bench train --data $(DATA) --hold-out $$code || exit 1; done
-	for what in conversion heads wear new-class; do \
+		$(BIN)/fedqana bench train --data $(DATA) --hold-out $$code \
+			--float-epochs 12 --qat-epochs 6 || exit 1; done
+	for shape in default late-strides half-width three-stages; do \
+		$(BIN)/fedqana bench train --data $(DATA) --out fedqana-bench/shapes --seed 0 --shape $$shape \
+			--float-epochs 16 --qat-epochs 6 || exit 1; done
+	for what in conversion sparsity heads wear new-class; do \
 		$(BIN)/fedqana bench $$what --data $(DATA) || exit 1; done
+	$(BIN)/fedqana bench shapes --data $(DATA) --out fedqana-bench/shapes --seed 0 \
+		--shape default --shape late-strides --shape half-width --shape three-stages
 
 test: $(READY) lint
 	$(BIN)/python -m pytest

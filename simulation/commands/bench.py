@@ -251,12 +251,23 @@ def shapes(
     show_default=True,
     help="Penalty to compare; give it once for each.",
 )
+@click.option(
+    "--figure",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Also draw the curve into this SVG file.",
+)
 @_json
-def sparsity(bench: "Bench", penalties: tuple[float, ...], as_json: bool) -> None:
+def sparsity(
+    bench: "Bench", penalties: tuple[float, ...], figure: Path | None, as_json: bool
+) -> None:
     """Print events and balanced accuracy as the penalty on activations grows."""
     from simulation.bench import measurements
 
     rows = measurements.sparsity(bench, penalties)
+    if figure is not None:
+        from simulation.bench.figures import draw_sparsity
+
+        draw_sparsity(rows, figure)
     if as_json:
         _print_json({"sparsity": rows})
         return

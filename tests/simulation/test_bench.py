@@ -60,7 +60,9 @@ def test_a_network_is_trained_once_and_measured(tmp_path: Path) -> None:
     penalized, plain = rows["sparsity"]
     assert penalized["test"]["float"] == plain["test"]["float"]
     assert penalized["events"]["mean"] < plain["events"]["mean"]
-    assert "| 30 |" in run("sparsity", *DATA, *place, *penalty)
+    figure = tmp_path / "events.svg"
+    assert "| 30 |" in run("sparsity", *DATA, *place, *penalty, "--figure", str(figure))
+    assert "</svg>" in figure.read_text()
 
 
 def test_a_network_that_was_not_trained(tmp_path: Path) -> None:
