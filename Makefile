@@ -21,7 +21,7 @@ demo: $(READY)
 	$(BIN)/fedqana simulate --data synthetic:600 --sites source --network small --rounds 10 \
 		--qat-rounds 3 --local-epochs 6 --batch 16 --new-class bcc@4@polarized --seed 1 --out demo-out
 
-# The tables of docs/conversion.md and docs/on-chip-learning.md; some six hours on 2 cores. DATA is HAM10000.
+# The tables of docs/conversion.md and docs/on-chip-learning.md; some four hours on 2 cores. DATA is HAM10000.
 bench-akida: $(READY)
 	@test -n "$(DATA)" || { echo "say where HAM10000 is: make bench-akida DATA=DIR"; exit 1; }
 	for penalty in 0 0.3 1 3; do \
