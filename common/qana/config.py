@@ -26,7 +26,7 @@ class QanaConfig(BaseModel):
         section on the architecture).
     strides : tuple of int
         Of each stage's first block: 2 halves the resolution, 1 keeps it. Halving it in the first
-        stage already costs no accuracy and saves more than half of the events
+        stage already saves more than half of the events for at most a point of accuracy
         (docs/conversion.md). Where only ``widths`` are given, all stages but the first halve it,
         as in bundles that were made before there was a choice.
     depth : int

@@ -29,8 +29,8 @@ ACTIVATION_RANGE = 3.75
 """15 steps of 0.25: what four unsigned bits hold with two fractional bits (quantizeml's
 `FixedPoint.max_frac_bits`)."""
 
-ACTIVATION_STEP = 0.25
-"""`ACTIVATION_RANGE` over the highest of the levels, 0 to 15."""
+ACTIVATION_STEP = ACTIVATION_RANGE / 15
+"""0.25: what lies between two of the levels, 0 to 15."""
 
 SPIKE_RANGE = 1.5
 """Any range in (1, 2] makes quantizeml's 1-bit step 1.0 and so the spike's threshold 0.5."""

@@ -65,7 +65,9 @@ _STYLE = {
 _P = ParamSpec("_P")
 
 
-def _styled(draw: Callable[_P, Figure]) -> Callable[_P, Figure]:
+def styled(draw: Callable[_P, Figure]) -> Callable[_P, Figure]:
+    """A function that draws a figure, in the style that all of them share."""
+
     @functools.wraps(draw)
     def in_style(*args: _P.args, **kwargs: _P.kwargs) -> Figure:
         with mpl.rc_context(_STYLE):
@@ -74,7 +76,7 @@ def _styled(draw: Callable[_P, Figure]) -> Callable[_P, Figure]:
     return in_style
 
 
-@_styled
+@styled
 def learning_curves(record: RunRecord) -> Figure:
     """Balanced accuracy on validation lesions over the rounds: each site, all pooled, Akida."""
     figure = Figure(figsize=(8.5, 4.2), layout="constrained")
@@ -130,7 +132,7 @@ def learning_curves(record: RunRecord) -> Figure:
     return figure
 
 
-@_styled
+@styled
 def heads_figure(record: RunRecord) -> Figure:
     """The headline metrics of the four heads with their 95 % intervals."""
     figure = Figure(figsize=(8.5, 3.8), layout="constrained")
@@ -167,7 +169,7 @@ def heads_figure(record: RunRecord) -> Figure:
     return figure
 
 
-@_styled
+@styled
 def confusion_figure(counts: ScoreCounts, codes: Sequence[str], title: str) -> Figure:
     """Confusion matrix: cases in the cells, coloured by their share of the true class."""
     n_classes = counts.n_classes
@@ -201,7 +203,7 @@ def confusion_figure(counts: ScoreCounts, codes: Sequence[str], title: str) -> F
     return figure
 
 
-@_styled
+@styled
 def forgetting_figure(record: RunRecord) -> Figure:
     """Chip head before and after each round's new cases: on known and on new classes."""
     tallies = forgetting(record)
@@ -232,7 +234,7 @@ def forgetting_figure(record: RunRecord) -> Figure:
     return figure
 
 
-@_styled
+@styled
 def bytes_figure(record: RunRecord) -> Figure:
     """Message payloads of all sites together, per round and direction."""
     figure = Figure(figsize=(8.5, 2.8), layout="constrained")
@@ -285,11 +287,16 @@ def _short(name: str, length: int = 22) -> str:
     return f" {shown}" if shown.startswith("_") else shown
 
 
-def svg_data_uri(figure: Figure) -> str:
-    """The figure as an SVG in a data URI; equal figures give equal text."""
+def svg(figure: Figure) -> bytes:
+    """The figure as an SVG file; equal figures give equal bytes."""
     stream = io.BytesIO()
     with mpl.rc_context(_STYLE), warnings.catch_warnings():
         # A name in a script that the font lacks is drawn as boxes; the tables have it in full.
         warnings.filterwarnings("ignore", message="Glyph", category=UserWarning)
         figure.savefig(stream, format="svg", metadata={"Date": None})
-    return "data:image/svg+xml;base64," + base64.b64encode(stream.getvalue()).decode("ascii")
+    return stream.getvalue()
+
+
+def svg_data_uri(figure: Figure) -> str:
+    """The figure as an SVG in a data URI; equal figures give equal text."""
+    return "data:image/svg+xml;base64," + base64.b64encode(svg(figure)).decode("ascii")

@@ -14,6 +14,7 @@ from common.data.cases import Cases
 from common.errors import ModelNotFound
 from edge_client.exemplars import PER_CLASS
 from edge_client.site import relabelled
+from server.model_evaluation import EVENT_IMAGES
 from simulation.bench.networks import (
     DEFAULT_SHAPE,
     PARTS,
@@ -26,9 +27,6 @@ from simulation.bench.networks import (
 from simulation.bench.on_chip import head_rows, mean_recall, poison, recalls, teach, wear
 
 Row = dict[str, Any]
-
-EVENT_IMAGES = 100
-"""So many validation lesions are enough for a mean: each layer is one more forward pass."""
 
 
 @dataclass(frozen=True)

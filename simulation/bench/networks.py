@@ -100,10 +100,6 @@ class BenchSettings:
         """The network's shape."""
         return SHAPES[self.shape]
 
-    def without_penalty(self) -> "BenchSettings":
-        """The settings of the network whose float half is the same."""
-        return replace(self, event_penalty=0.0)
-
 
 def bench_cases(
     data: str, seed: int, classes: ClassMap, size: int, cache: Path | None
@@ -128,7 +124,7 @@ def train_network(
     codes = known_codes(classes, settings.hold_out)
     train = relabelled(cases["train"], classes, codes)
     stage = out / f"{settings.name}-float.npz"
-    same_float = out / settings.without_penalty().name
+    same_float = out / replace(settings, event_penalty=0.0).name
     if stage.exists():
         floating = from_npz(stage.read_bytes())
     elif (same_float / CARD).exists():

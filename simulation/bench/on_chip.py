@@ -159,14 +159,14 @@ class Taught:
 
     ``recall`` of the new class at the teaching site, ``recall_elsewhere`` at a site that got its
     neuron, and what the other classes' balanced accuracy became in each (negative: lost).
-    ``together`` are the same with both heads at the teaching site, ``global`` with the program's
-    head for the known classes and the chip's for the new one. ``averaged`` is the recall elsewhere
-    where the sites' layers are averaged element by element instead.
+    ``change_together`` is the same with both heads at the teaching site, ``change_global`` with the
+    program's head for the known classes and the chip's for the new one; the recall does not change
+    with either, since a class that the chip alone knows wins where the chip prefers it.
+    ``averaged`` is what is found elsewhere if the sites' layers are averaged element by element.
     """
 
     recall: float
     change: float
-    recall_together: float
     change_together: float
     change_global: float
     recall_elsewhere: float
@@ -213,12 +213,12 @@ def teach(
     chip_before = before.answers(judged.spikes).astype(np.float32)
     together = combined_scores(judged.scores, chip, weights).argmax(axis=1)
     together_before = combined_scores(judged.scores, chip_before, weights).argmax(axis=1)
-    known = judged.scores.argmax(axis=1)
-    preferred = np.where(chip.argmax(axis=1) == new, new, known)
+    by_program = judged.scores.argmax(axis=1)
+    preferred = np.where(chip.argmax(axis=1) == new, new, by_program)
     return Taught(
         *judge(after, before),
-        *_recall_and_change(together, together_before, judged.labels, new),
-        _recall_and_change(preferred, known, judged.labels, new)[1],
+        _recall_and_change(together, together_before, judged.labels, new)[1],
+        _recall_and_change(preferred, by_program, judged.labels, new)[1],
         *judge(Neurons.joined([elsewhere, arrived]), elsewhere),
         *judge(averaged, elsewhere),
     )

@@ -265,9 +265,11 @@ def sparsity(
 
     rows = measurements.sparsity(bench, penalties)
     if figure is not None:
-        from simulation.bench.figures import draw_sparsity
+        from common.files import write_atomically
+        from server.report.figures import svg
+        from simulation.bench.figures import accuracy_against_events
 
-        draw_sparsity(rows, figure)
+        write_atomically(figure, svg(accuracy_against_events(rows)))
     if as_json:
         _print_json({"sparsity": rows})
         return

@@ -12,9 +12,10 @@ from common.bundle import load_bundle
 from common.errors import ModelNotFound
 from common.neurons import connections_of
 from edge_client.prototypes import discriminative_prototypes
-from simulation.bench.networks import Seen, known_codes
+from simulation.bench.networks import SHAPES, Seen, known_codes
 from simulation.bench.on_chip import drawn, herded, poison, recalls, teach
 from simulation.cli import cli
+from simulation.commands.bench import SHAPE_NAMES
 from tests.akida_runtime.tiny import tiny_program
 from tests.edge_client.test_prototypes import some_spikes
 
@@ -63,6 +64,10 @@ def test_a_network_is_trained_once_and_measured(tmp_path: Path) -> None:
     figure = tmp_path / "events.svg"
     assert "| 30 |" in run("sparsity", *DATA, *place, *penalty, "--figure", str(figure))
     assert "</svg>" in figure.read_text()
+
+
+def test_the_command_offers_the_shapes_that_there_are() -> None:
+    assert tuple(SHAPES) == SHAPE_NAMES
 
 
 def test_a_network_that_was_not_trained(tmp_path: Path) -> None:

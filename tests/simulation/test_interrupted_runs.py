@@ -4,8 +4,6 @@ import random
 import time
 from pathlib import Path
 
-import pytest
-
 from server.history.engine import default_url
 from server.history.store import open_history
 from simulation.run import execute
@@ -18,12 +16,6 @@ from tests.support.tiny_run import (
     record_of,
     run_tiny,
 )
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that nobody interrupted."""
-    return run_tiny(tmp_path_factory.mktemp("runs"), float_rounds=2)
 
 
 def test_a_run_killed_three_times_ends_like_one_that_was_not(

@@ -21,12 +21,6 @@ from tests.support.tiny_run import (
 )
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of two float and one quantized round, not interrupted."""
-    return run_tiny(tmp_path_factory.mktemp("runs"), float_rounds=2)
-
-
 @pytest.mark.parametrize(
     "strategy", ["fedprox", "fedadam", "fedyogi", "fedmedian", "fedtrimmedavg", "krum"]
 )
