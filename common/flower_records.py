@@ -53,6 +53,8 @@ def pack_instruction(instruction: Instruction) -> RecordDict:
         content["arrays"] = to_array_record(instruction.arrays)
     if instruction.files:
         content["files"] = ConfigRecord(dict(instruction.files))
+    if instruction.teacher:
+        content["teacher"] = to_array_record(instruction.teacher)
     return content
 
 
@@ -66,11 +68,13 @@ def unpack_instruction(message: Message) -> Instruction:
         ask = ASKS[kind].model_validate_json(str(content.config_records["instruction"]["ask"]))
         arrays = content.array_records.get("arrays")
         files = content.config_records.get("files")
+        teacher = content.array_records.get("teacher")
         return Instruction(
             kind,
             ask,
             from_array_record(arrays) if arrays is not None else {},
             {str(n): bytes(v) for n, v in files.items()} if files is not None else {},
+            from_array_record(teacher) if teacher is not None else {},
         )
     except (KeyError, ValidationError, TypeError) as error:
         raise SiteRefused("bad-instruction", "the coordinator's message is malformed") from error

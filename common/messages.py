@@ -16,7 +16,7 @@ from common.errors import SiteRefused
 from common.neurons import NeuronSet
 from common.qana.config import QanaConfig
 
-PROTOCOL = 3
+PROTOCOL = 4
 """Raised whenever a message changes its meaning; both sides must have the same."""
 
 Kind = Literal["handshake", "train", "evaluate", "deploy", "share", "final"]
@@ -82,7 +82,10 @@ class HandshakeReply(_Message):
 
 
 class TrainAsk(_Message):
-    """One round of local training; the weights travel beside it."""
+    """One round of local training; the weights travel beside it.
+
+    So does the network that is to be distilled, where ``distillation`` is above 0.
+    """
 
     run: str
     round: int = Field(ge=1)
@@ -97,6 +100,7 @@ class TrainAsk(_Message):
     balance: Literal["prior", "smote", "none"]
     seed: int = Field(ge=0)
     event_penalty: float = Field(default=0.0, ge=0)
+    distillation: float = Field(default=0.0, ge=0, le=1)
 
 
 class TrainReply(_Message):
@@ -240,12 +244,14 @@ class Instruction:
     ask : the kind's message
     arrays : named float32 arrays, by default none
     files : file contents by name, by default none
+    teacher : named float32 arrays of the float network to distil from, by default none
     """
 
     kind: Kind
     ask: BaseModel
     arrays: dict[str, NDArray[np.float32]] = field(default_factory=dict)
     files: dict[str, bytes] = field(default_factory=dict)
+    teacher: dict[str, NDArray[np.float32]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

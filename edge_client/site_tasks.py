@@ -122,6 +122,8 @@ def train(instruction: Instruction, ask: TrainAsk, folder: SiteFolder, data: Sit
     cases = training_cases(ask, folder, data)
     if not len(cases):
         return Answer(error="no-cases")
+    if ask.distillation > 0 and not instruction.teacher:
+        return Answer(error="bad-instruction")
     result = train_locally(
         instruction.arrays,
         cases,
@@ -136,7 +138,9 @@ def train(instruction: Instruction, ask: TrainAsk, folder: SiteFolder, data: Sit
             proximal=ask.proximal,
             seed=ask.seed,
             event_penalty=ask.event_penalty,
+            distillation=ask.distillation,
         ),
+        instruction.teacher,
     )
     reply = TrainReply(examples=result.examples, loss=result.loss, seconds=result.seconds)
     return Answer(reply.model_dump_json(), arrays=result.weights)

@@ -12,8 +12,8 @@ from common.data.cases import Cases
 from common.keras_setup import keras, tf
 from common.qana.config import QanaConfig
 from common.qana.networks import Network, Phase, network
-from common.qana.quantize import ACTIVATION_STEP
 from common.qana.weights import NamedWeights
+from edge_client import losses
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,14 @@ class TrainSettings:
     event_penalty : float
         Weight of the mean level (0 to 15) over all activations of the quantized chain, added to
         the loss so that fewer of them are events on the chip; no effect in the float phase.
+    distillation : float
+        Share, 0 to 1, of the float network's answers in the targets of the quantized one (Hinton
+        et al., arXiv 1503.02531; of quantized networks: Mishra and Marr, arXiv 1711.05852); the
+        rest are the labels. No effect in the float phase. Cases of classes that the float
+        network does not know keep their labels.
+    spike_band, decorrelation : float
+        Weights of `losses.out_of_band` and `losses.covariance` of the spikes; no effect in the
+        float phase.
     """
 
     phase: Phase
@@ -49,6 +57,15 @@ class TrainSettings:
     proximal: float
     seed: int
     event_penalty: float = 0.0
+    distillation: float = 0.0
+    spike_band: float = 0.0
+    decorrelation: float = 0.0
+
+    @property
+    def penalized(self) -> bool:
+        """Whether the loss has a part that looks at what is within the network."""
+        weights = (self.event_penalty, self.spike_band, self.decorrelation)
+        return self.phase == "qat" and any(weight > 0 for weight in weights)
 
 
 @dataclass(frozen=True)
@@ -64,8 +81,9 @@ class TrainResult:
 class _Trainer:
     """The compiled training step of one network, used by every site and round of a process."""
 
-    def __init__(self, net: Network, penalized: bool) -> None:
+    def __init__(self, net: Network, penalized: bool, teacher: Network | None) -> None:
         self.net = net
+        self.teacher = teacher
         self._optimizer = keras.optimizers.Adam(1e-3)
         variables = net.model.trainable_variables
         self._optimizer.build(variables)
@@ -77,27 +95,33 @@ class _Trainer:
                 tf.TensorSpec([None, *size], tf.uint8),
                 tf.TensorSpec([None], tf.int64),
                 tf.TensorSpec([net.model.output_shape[-1]], tf.float32),
-                tf.TensorSpec([], tf.float32),
-                tf.TensorSpec([], tf.float32),
+                tf.TensorSpec([5], tf.float32),
             ]
         )
         def step(
             images: tf.Tensor,
             labels: tf.Tensor,
             priors: tf.Tensor,
-            proximal: tf.Tensor,
-            event_penalty: tf.Tensor,
+            strengths: tf.Tensor,
         ) -> tf.Tensor:
+            proximal, distillation, event_penalty, spike_band, decorrelation = tf.unstack(strengths)
+            answers = None if teacher is None else teacher.model(images, training=False)
             with tf.GradientTape() as tape:
                 if penalized:
-                    logits, *activations = net.with_activations(images, training=True)
-                    penalty = event_penalty * _mean_level(activations)
+                    logits, spikes, *activations = net.with_activations(images, training=True)
+                    spikes = tf.reshape(spikes.to_float(), [-1, spikes.shape[-1]])
+                    penalty = (
+                        event_penalty * losses.mean_level([a.to_float() for a in activations])
+                        + spike_band * losses.out_of_band(spikes)
+                        + decorrelation * losses.covariance(spikes)
+                    )
                 else:
                     logits, penalty = net.model(images, training=True), 0.0
-                loss = tf.reduce_mean(
-                    tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits + priors)
-                )
-                total = loss + penalty
+                each = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits + priors)
+                loss = tf.reduce_mean(each)
+                if answers is not None:
+                    each = losses.distilled(each, logits, answers, labels, distillation)
+                total = tf.reduce_mean(each) + penalty
             gradients = tape.gradient(total, variables)
             pulled = [
                 g + proximal * (v - a)
@@ -118,21 +142,13 @@ class _Trainer:
             anchor.assign(variable)
 
 
-def _mean_level(activations: list[tf.Tensor]) -> tf.Tensor:
-    """Mean level, 0 to 15, over all activations of a batch of the quantized chain.
-
-    The L1 norm stands for the number of non-zero values, which has no gradient (Georgiadis,
-    arXiv 1812.04056).
-    """
-    values = [activation.to_float() for activation in activations]
-    outputs = sum(float(np.prod(value.shape[1:])) for value in values)
-    per_image = tf.add_n([tf.reduce_sum(v, axis=[1, 2, 3]) for v in values])
-    return tf.reduce_mean(per_image) / (outputs * ACTIVATION_STEP)
-
-
 @lru_cache(maxsize=4)
-def _trainer(phase: Phase, config: QanaConfig, n_classes: int, penalized: bool) -> _Trainer:
-    return _Trainer(network(phase, config, n_classes), penalized)
+def _trainer(
+    phase: Phase, config: QanaConfig, n_classes: int, penalized: bool, taught_classes: int
+) -> _Trainer:
+    """``taught_classes`` is the number of classes of the network to distil from, 0 for none."""
+    teacher = network("float", config, taught_classes) if taught_classes else None
+    return _Trainer(network(phase, config, n_classes), penalized, teacher)
 
 
 def train_locally(
@@ -141,23 +157,41 @@ def train_locally(
     config: QanaConfig,
     n_classes: int,
     settings: TrainSettings,
+    teacher: NamedWeights | None = None,
 ) -> TrainResult:
     """Train the global weights on a site's cases (at least one) and return the site's weights.
+
+    ``teacher`` are the float network's, needed for distillation only; its classes are the first
+    of ``n_classes``.
 
     The loss is cross entropy with logits shifted by the site's own log class prior, so that a
     site that lacks a class does not push it down (logit adjustment). Equal arguments give equal
     bits on one machine.
     """
     started = time.perf_counter()
-    penalized = settings.phase == "qat" and settings.event_penalty > 0
-    trainer = _trainer(settings.phase, config, n_classes, penalized)
+    taught_classes = 0
+    if settings.phase == "qat" and settings.distillation > 0 and teacher:
+        taught_classes = len(teacher["head/bias"])
+    trainer = _trainer(settings.phase, config, n_classes, settings.penalized, taught_classes)
     trainer.start(weights, settings.learning_rate)
+    if trainer.teacher is not None and teacher:
+        trainer.teacher.set_weights(teacher)
     priors = class_log_priors(cases.labels, n_classes, tau=settings.prior_strength)
     rng = np.random.default_rng(settings.seed)
-    losses: list[float] = []
+    strengths = tf.constant(
+        [
+            settings.proximal,
+            settings.distillation,
+            settings.event_penalty,
+            settings.spike_band,
+            settings.decorrelation,
+        ],
+        tf.float32,
+    )
+    found: list[float] = []
     for _ in range(settings.epochs):
         order = rng.permutation(len(cases))
-        losses = []
+        found = []
         for first in range(0, len(order), settings.batch):
             chosen = order[first : first + settings.batch]
             if len(chosen) == 1 and len(order) > 1:
@@ -166,10 +200,9 @@ def train_locally(
                 tf.constant(augment(cases.images[chosen], rng)),
                 tf.constant(cases.labels[chosen]),
                 tf.constant(priors),
-                tf.constant(settings.proximal, tf.float32),
-                tf.constant(settings.event_penalty, tf.float32),
+                strengths,
             )
-            losses.append(float(loss))
+            found.append(float(loss))
     return TrainResult(
-        trainer.net.weights(), len(cases), float(np.mean(losses)), time.perf_counter() - started
+        trainer.net.weights(), len(cases), float(np.mean(found)), time.perf_counter() - started
     )

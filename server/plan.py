@@ -35,6 +35,11 @@ class RunPlan(BaseModel):
     event_penalty : float
         Weight of the mean activation level in the loss of quantization-aware rounds: the larger,
         the fewer events the program has (docs/conversion.md has the curve).
+    distillation : float
+        Share, 0 to 1, of the float network's answers in the targets of quantization-aware rounds;
+        the rest are the labels. Above 0 the sites get the float weights too. It keeps what the
+        float network can do, which is worth it where that is more than the quantized one
+        learns by itself: on pooled lesions, not yet in federation (docs/rounds.md).
     strategy : str
         Flower's, by name.
     proximal : float
@@ -62,6 +67,7 @@ class RunPlan(BaseModel):
     learning_rate: float = Field(default=1e-3, gt=0)
     qat_learning_rate: float = Field(default=1e-4, gt=0)
     event_penalty: float = Field(default=0.0, ge=0)
+    distillation: float = Field(default=0.0, ge=0, le=1)
     strategy: Literal[
         "fedavg", "fedprox", "fedadam", "fedyogi", "fedmedian", "fedtrimmedavg", "krum"
     ] = "fedavg"

@@ -4,37 +4,31 @@ Free of any engine: sites are reached through a `Transport`, everything learned 
 in the `History`. A step can be done again from its checkpoint with the same outcome.
 """
 
-import math
 import time
 from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime
-from typing import TypeVar
 
 from common.bundle import FLOAT, PROGRAM, QUANTIZED, Bundle, load_bundle, save_bundle
-from common.classes import ClassMap
-from common.errors import ConversionRefused, FedqanaError, QuorumMissed, SiteRefused
+from common.errors import ConversionRefused, FedqanaError, SiteRefused
 from common.messages import (
-    PROTOCOL,
     Answer,
     DeployAsk,
     DeployReply,
     EvaluateAsk,
     FinalAsk,
-    HandshakeAsk,
-    HandshakeReply,
     Instruction,
-    Kind,
     ShareAsk,
     TrainAsk,
     TrainReply,
 )
 from common.metrics import summarize
 from common.neurons import NeuronSet
-from common.qana.networks import initial_weights, model_hash
+from common.qana.networks import initial_weights
 from common.qana.quantize import chain_names
-from common.qana.weights import NamedWeights, grow_head
+from common.qana.weights import NamedWeights, grow_head, trained_part
 from common.score_counts import ScoreCounts
 from common.seeds import derive_seed
+from server.accepted_sites import AcceptedSites
 from server.checkpoint import DONE, FINAL, CheckpointFile, RunState
 from server.class_registry import grow_moments, newly_met, registered_counts
 from server.flower import aggregate
@@ -50,23 +44,19 @@ from server.plan import RunPlan
 from server.progress import Progress, tell
 from server.run_folder import RunFolder
 from server.run_log import RunLog
-from server.transport import Delivery, Transport
+from server.transport import Transport
 from server.validation import (
     check_deployment,
     check_evaluation,
     check_final,
-    check_handshake,
     check_share,
     check_update,
     optimizer_steps,
     outlying_statistics,
-    parsed,
 )
 
-T = TypeVar("T")
 Update = tuple[TrainReply, NamedWeights]
 _TRAIN_ATTEMPTS = 2
-_WAIT_FOR_NODES = 0.5
 
 
 class Coordinator:
@@ -89,12 +79,10 @@ class Coordinator:
         self._plan = plan
         self._data = data
         self._folder = folder
-        self._transport = transport
         self._log = RunLog(history, plan)
         self._checkpoint = CheckpointFile(folder.checkpoint)
-        self._nodes: dict[str, str] = {}
-        self._sizes: dict[str, HandshakeReply] = {}
         self._state = RunState(1, "train", plan.classes, {})
+        self._sites = AcceptedSites(plan, transport, self._log, self._tell)
 
     def run(self) -> None:
         """Run to the end; an expected error is recorded as the run's reason and raised again."""
@@ -115,7 +103,7 @@ class Coordinator:
                 self._log.begin(self._data, self._folder.path)
             else:
                 self._log.resume(saved)
-            self._handshake()
+            self._state.sites = self._sites.handshake(self._state.sites)
             self._go_on()
         except (FedqanaError, KeyboardInterrupt) as error:
             self._log.finish("stopped", str(error) or "interrupted")
@@ -152,60 +140,6 @@ class Coordinator:
                     state.round, state.step = self._plan.rounds, FINAL
             self._checkpoint.save(state)
 
-    # -- before round 1 -----------------------------------------------------------------------
-
-    def _handshake(self) -> None:
-        """Ask every connected node who it is; leave out, by name, those that do not fit."""
-        nodes = self._wait_for_nodes()
-        classes = ClassMap(self._plan.classes)
-        ask = HandshakeAsk(
-            protocol=PROTOCOL,
-            run=self._plan.run,
-            classes=self._plan.classes,
-            config=self._plan.config,
-        )
-        deliveries = self._exchange({n: Instruction("handshake", ask) for n in nodes}, "handshake")
-        expected_hash = model_hash(self._plan.config, len(classes))
-        for node in nodes:
-            name, reply = f"node {node}", None
-            try:
-                reply = parsed(_answer(deliveries.get(node), self._plan.deadline), HandshakeReply)
-                if reply.site in self._nodes:  # the first one keeps the name and its record
-                    raise SiteRefused("duplicate", f"another node is {reply.site!r} already")
-                name = reply.site
-                check_handshake(reply, classes, expected_hash)
-            except SiteRefused as error:
-                self._log.event("site-left-out", f"{name}: {error}", site=name)
-                self._log.site(name, reply, f"{error.code}: {error}")
-                continue
-            self._nodes[name] = node
-            self._sizes[name] = reply
-            self._log.site(name, reply)
-        if not self._nodes:
-            raise QuorumMissed(
-                f"none of {len(nodes)} connected sites fits the run; see 'fedqana runs show "
-                f"{self._plan.run}' for the reason of each, then resume"
-            )
-        known = set(self._state.sites)
-        for absent in sorted(known - set(self._nodes)):
-            self._log.event("site-missing", "took part before, is not connected now", site=absent)
-        self._state.sites = tuple(sorted(known | set(self._nodes)))
-        self._tell("handshake", f"{len(self._nodes)} sites: {', '.join(sorted(self._nodes))}", True)
-
-    def _wait_for_nodes(self) -> list[str]:
-        deadline = time.monotonic() + self._plan.deadline
-        while True:
-            nodes = self._transport.nodes()
-            if len(nodes) >= self._plan.expected_sites or time.monotonic() > deadline:
-                break
-            time.sleep(_WAIT_FOR_NODES)
-        if not nodes:
-            raise QuorumMissed(
-                f"no site connected within {self._plan.deadline:.0f} s; start the sites, then "
-                f"resume the run {self._plan.run}"
-            )
-        return nodes
-
     # -- the steps of a round -----------------------------------------------------------------
 
     def _train(self) -> str:
@@ -229,13 +163,18 @@ class Coordinator:
                 balance=plan.balance,
                 seed=derive_seed(plan.seed, "train", state.round, site),
                 event_penalty=plan.event_penalty,
+                distillation=plan.distillation if phase == "qat" else 0.0,
             )
             for site in state.sites
         }
-        asks = {site: Instruction("train", ask, arrays=current) for site, ask in ask_of.items()}
+        teacher = trained_part(state.floating) if phase == "qat" and plan.distillation else {}
+        asks = {
+            site: Instruction("train", ask, arrays=current, teacher=teacher)
+            for site, ask in ask_of.items()
+        }
 
         def check(site: str, answer: Answer) -> Update:
-            n_cases = self._sizes[site].n_train + state.learned.get(site, 0)
+            n_cases = self._sites.sizes(site).n_train + state.learned.get(site, 0)
             return check_update(answer, current, ask_of[site], n_cases)
 
         def compare(found: Mapping[str, Update]) -> dict[str, SiteRefused]:
@@ -246,13 +185,14 @@ class Coordinator:
             unlike = SiteRefused("outlier", "batch-norm statistics unlike all other sites'")
             return dict.fromkeys(outlying_statistics(weights, current), unlike)
 
+        quorum = self._sites.quorum(state.sites)
         for attempt in range(1, _TRAIN_ATTEMPTS + 1):
-            replies = self._ask("train", asks, check, compare)
-            if len(replies) >= self._quorum:
+            replies = self._sites.ask("train", state.round, asks, check, compare)
+            if len(replies) >= quorum:
                 break
             self._log.event(
                 "quorum-missed",
-                f"{len(replies)} of {self._quorum} needed updates, attempt {attempt}",
+                f"{len(replies)} of {quorum} needed updates, attempt {attempt}",
                 state.round,
             )
         else:
@@ -282,11 +222,16 @@ class Coordinator:
         )
         weights = state.floating if calibrate else state.quantized
         n_layers = len(chain_names(plan.config))
-        replies = self._ask(
+        replies = self._sites.ask(
             "evaluate",
+            state.round,
             {site: Instruction("evaluate", ask, arrays=weights) for site in state.sites},
             lambda site, answer: check_evaluation(
-                answer, len(state.classes), n_layers, calibrate, self._sizes[site].n_validation
+                answer,
+                len(state.classes),
+                n_layers,
+                calibrate,
+                self._sites.sizes(site).n_validation,
             ),
         )
         self._require_quorum(replies, "evaluation")
@@ -338,8 +283,9 @@ class Coordinator:
         plan, state = self._plan, self._state
         bundle = load_bundle(self._folder.version(state.round))
         layers = chain_names(plan.config)
-        replies = self._ask(
+        replies = self._sites.ask(
             "deploy",
+            state.round,
             {
                 site: Instruction(
                     "deploy",
@@ -355,7 +301,7 @@ class Coordinator:
                 for site in state.sites
             },
             lambda site, answer: check_deployment(
-                answer, state.classes, state.round, layers, self._sizes[site].n_validation
+                answer, state.classes, state.round, layers, self._sites.sizes(site).n_validation
             ),
         )
         self._log.deployment_begins(state.round)
@@ -408,11 +354,12 @@ class Coordinator:
             )
             for site in state.sites
         }
-        replies = self._ask(
+        replies = self._sites.ask(
             "share",
+            state.round,
             asks,
             lambda site, answer: check_share(
-                answer, len(shared.neurons), self._sizes[site].n_validation
+                answer, len(shared.neurons), self._sites.sizes(site).n_validation
             ),
         )
         adopting = sorted(site for site, reply in replies.items() if reply.adopted)
@@ -428,10 +375,13 @@ class Coordinator:
             seed=derive_seed(plan.seed, "final"),
         )
         files = {**_files_for_sites(bundle), FLOAT: bundle.files[FLOAT]}
-        replies = self._ask(
+        replies = self._sites.ask(
             "final",
+            state.round,
             {site: Instruction("final", ask, files=files) for site in state.sites},
-            lambda site, answer: check_final(answer, len(state.classes), self._sizes[site].n_test),
+            lambda site, answer: check_final(
+                answer, len(state.classes), self._sites.sizes(site).n_test
+            ),
         )
         self._require_quorum(replies, "final evaluation")
         pooled = ScoreCounts.zeros(len(state.classes))
@@ -456,68 +406,8 @@ class Coordinator:
         state.quantized = grow_head(state.quantized, n_classes)
         state.strategy = grow_moments(state.strategy, n_classes)
 
-    @property
-    def _quorum(self) -> int:
-        return math.ceil(self._plan.quorum * len(self._state.sites))
-
     def _require_quorum(self, replies: Collection[str], what: str) -> None:
-        sites = self._state.sites
-        if len(replies) < self._quorum:
-            silent = ", ".join(sorted(set(sites) - set(replies)))
-            raise QuorumMissed(
-                f"round {self._state.round}: {len(replies)} of {len(sites)} sites delivered a "
-                f"usable {what}, {self._quorum} are needed; missing: {silent}; see 'fedqana runs "
-                f"show {self._plan.run}', then resume"
-            )
-
-    def _ask(
-        self,
-        step: Kind,
-        instructions: Mapping[str, Instruction],
-        check: Callable[[str, Answer], T],
-        compare: Callable[[Mapping[str, T]], Mapping[str, SiteRefused]] = lambda found: {},
-    ) -> dict[str, T]:
-        """Exchange one step with the sites and keep what stands up to ``check``.
-
-        ``compare`` then looks at what all of them sent, and refuses some of it. Every site's
-        outcome goes into the history; a site that did not answer is named.
-        """
-        online = set(self._transport.nodes())
-        nodes = {
-            self._nodes[site]: instruction
-            for site, instruction in instructions.items()
-            if self._nodes.get(site) in online
-        }
-        deliveries = self._exchange(nodes, step)
-        usable: dict[str, T] = {}
-        refused: dict[str, SiteRefused] = {}
-        for site in sorted(instructions):
-            try:
-                if self._nodes.get(site) not in online:
-                    raise SiteRefused("not-connected", "the site is not connected")
-                answer = _answer(deliveries.get(self._nodes[site]), self._plan.deadline)
-                usable[site] = check(site, answer)
-            except SiteRefused as error:
-                refused[site] = error
-        for site, unlike in compare(usable).items():
-            refused[site] = unlike
-            del usable[site]
-        for site in sorted(instructions):
-            delivery = deliveries.get(self._nodes.get(site, ""))
-            reason = f"{refused[site].code}: {refused[site]}" if site in refused else ""
-            if reason:
-                self._log.event("reply-refused", f"{step}: {reason}", self._state.round, site)
-            self._log.site_result(self._state.round, site, step, delivery, usable.get(site), reason)
-        return usable
-
-    def _exchange(self, instructions: Mapping[str, Instruction], step: str) -> dict[str, Delivery]:
-        names = {node: site for site, node in self._nodes.items()}
-
-        def late(missing: list[str], left: float) -> None:
-            waiting = ", ".join(names.get(node, node) for node in missing)
-            self._tell(step, f"waiting for {waiting}, {left:.0f} s left")
-
-        return self._transport.exchange(instructions, self._plan.deadline, late)
+        self._sites.require_quorum(replies, self._state.sites, self._state.round, what)
 
     def _tell(self, step: str, message: str, done: bool = False) -> None:
         plan, state = self._plan, self._state
@@ -532,15 +422,6 @@ def _files_for_sites(bundle: Bundle) -> dict[str, bytes]:
     """What a site gets of a bundle: card, program and quantized weights, not the float ones."""
     files = {name: content for name, content in bundle.files.items() if name != FLOAT}
     return {**files, "card.json": bundle.card.to_bytes()}
-
-
-def _answer(delivery: Delivery | None, deadline: float) -> Answer:
-    """The answer within a delivery; SiteRefused where there is none."""
-    if delivery is None:
-        raise SiteRefused("missing", f"no reply within {deadline:.0f} s")
-    if delivery.answer is None:
-        raise SiteRefused(delivery.problem, f"the reply is not usable ({delivery.problem})")
-    return delivery.answer
 
 
 def _shown(value: float | None) -> str:

@@ -14,6 +14,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from simulation.sites import NewClass
 from tests.support.tiny_run import create_tiny, differences, fingerprint, position_of
 
 
@@ -79,9 +80,11 @@ def main() -> None:
     moments = random.Random(options.seed)
     with tempfile.TemporaryDirectory() as name:
         out = Path(name)
-        settings = {"float_rounds": 6, "qat_rounds": 4, "run": "trial"}
-        prepared = create_tiny(out / "prepared", {"rounds": 10, "arrivals": 0.4}, **settings)
-        reference = create_tiny(out / "reference", {"rounds": 10, "arrivals": 0.4}, **settings)
+        settings = {"float_rounds": 6, "qat_rounds": 4, "run": "trial", "distillation": 1.0}
+        new = NewClass(code="bcc", round=2, site="site-1")  # so that neurons are shared
+        data = {"rounds": 10, "arrivals": 0.4, "new_class": new}
+        prepared = create_tiny(out / "prepared", data, **settings)
+        reference = create_tiny(out / "reference", data, **settings)
         started = time.monotonic()
         finish(reference)
         duration = time.monotonic() - started

@@ -93,16 +93,14 @@ class Network:
 
     @cached_property
     def with_activations(self) -> keras.Model:
-        """The quantized chain giving its logits and all activations that become events.
-
-        The spikes are not among them: the chip learns from these, and they are few.
-        """
-        outputs = [
+        """The quantized chain giving its logits, its spikes, and all other activations."""
+        spikes = self.model.get_layer("spikes_relu")
+        others = [
             layer.output
             for layer in self.model.layers
-            if layer.name.endswith("_relu") and layer.name != "spikes_relu"
+            if layer.name.endswith("_relu") and layer is not spikes
         ]
-        return keras.Model(self.model.input, [self.model.output, *outputs])
+        return keras.Model(self.model.input, [self.model.output, spikes.output, *others])
 
 
 @lru_cache(maxsize=4)

@@ -35,6 +35,22 @@ def is_statistic(name: str) -> bool:
     return name.endswith(_STATISTICS)
 
 
+def trained_part(weights: Mapping[str, Float]) -> NamedWeights:
+    """The same network without the outputs that were never trained.
+
+    Those are the last ones that still have the zero kernel column of `grow_head`; at least one
+    output is left.
+    """
+    kernel, bias = weights["head/kernel"], weights["head/bias"]
+    trained = np.flatnonzero(np.any(kernel != 0, axis=tuple(range(kernel.ndim - 1))))
+    n_classes = int(trained[-1]) + 1 if len(trained) else 1
+    return {
+        **weights,
+        "head/kernel": kernel[..., :n_classes],
+        "head/bias": bias[:n_classes],
+    }
+
+
 def grow_head(weights: Mapping[str, Float], n_classes: int) -> NamedWeights:
     """The same network with outputs for newly registered classes.
 

@@ -21,30 +21,49 @@ from simulation.bench.networks import (
     BenchSettings,
     Seen,
     bench_cases,
+    check_lesions,
     known_codes,
     seen_by,
 )
-from simulation.bench.on_chip import head_rows, mean_recall, poison, recalls, teach, wear
+from simulation.bench.on_chip import (
+    best_recall,
+    head_rows,
+    mean_recall,
+    poison,
+    recalls,
+    teach,
+    wear,
+)
 
 Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Bench:
-    """What the commands measure on: data, folder of the networks, seeds, classes and shape."""
+    """What the commands measure on: data, folder of the networks, their seeds and kind."""
 
     data: str
     out: Path
     seeds: tuple[int, ...]
     classes: ClassMap
     shape: str = DEFAULT_SHAPE
+    distillation: float = 1.0
+    spike_band: float = 0.0
+    decorrelation: float = 0.0
 
     def networks(self, hold_out: str = "", event_penalty: float = 0.0) -> "Iterator[Network]":
         """The trained networks, one for each seed; ModelNotFound for one that was not trained."""
         for seed in self.seeds:
-            yield Network(
-                self, BenchSettings(seed, hold_out, self.shape, event_penalty=event_penalty)
+            settings = BenchSettings(
+                seed,
+                hold_out,
+                self.shape,
+                event_penalty=event_penalty,
+                distillation=self.distillation,
+                spike_band=self.spike_band,
+                decorrelation=self.decorrelation,
             )
+            yield Network(self, settings)
 
 
 class Network:
@@ -66,6 +85,7 @@ class Network:
         self.codes = (*known, settings.hold_out) if settings.hold_out else known
         size = self.bundle.card.config.input_size
         cases = bench_cases(bench.data, self.seed, bench.classes, size, bench.out / "cache")
+        check_lesions(settings, cases["train"], bench.out)
         self.cases: dict[str, Cases] = {
             part: relabelled(cases[part], bench.classes, self.codes) for part in PARTS
         }
@@ -221,6 +241,28 @@ def new_class(
             {"class": "mean", "cases": count, **{k: spread(v) for k, v in found_in.items()}}
             for count, found_in in every.items()
         ]
+    return rows
+
+
+def trained_on(bench: Bench, codes: Sequence[str]) -> list[Row]:
+    """`best_recall` of each class by the program's own head where it was trained on the class.
+
+    The most that a head could do with the new class if the network knew it; judged on test
+    lesions as `new_class` is.
+    """
+    networks = list(bench.networks())
+    rows: list[Row] = []
+    for code in codes:
+        found = []
+        for network in networks:
+            seen = network.seen("test")
+            found.append(best_recall(seen.scores, seen.labels, network.codes.index(code)))
+        cases = [int((n.cases["train"].labels == n.codes.index(code)).sum()) for n in networks]
+        rows.append({"class": code, "cases": spread(cases), "recall": spread(found)})
+    if len(codes) > 1:
+        means = [row["recall"]["mean"] for row in rows]
+        cases = [row["cases"]["mean"] for row in rows]
+        rows.append({"class": "mean", "cases": spread(cases), "recall": spread(means)})
     return rows
 
 

@@ -2,11 +2,13 @@
 
 One network a seed, and one more for each class that is held out of all training. The seed decides
 the split of whole lesions (80/10/10), the initial weights and everything drawn in training;
-test lesions choose nothing. What was trained is found again, so a stopped bench goes on.
+test lesions choose nothing. What was trained is found again, so a stopped bench goes on; beside
+each network stands how and on what it was trained, so that no other is taken for it.
 """
 
+import json
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,7 @@ from common.classes import ClassMap
 from common.data.cases import Cases
 from common.data.preparation import prepare_cases
 from common.data.splits import split_by_lesion
+from common.errors import SettingsError
 from common.files import sha256_of, write_atomically
 from common.qana.config import DEMO_CONFIG, QanaConfig
 from common.qana.convert import convert, keras_spikes_and_logits
@@ -48,6 +51,7 @@ SHAPES: dict[str, QanaConfig] = {
     "late-strides": QanaConfig(strides=(1, 2, 2, 2)),
     "wide": QanaConfig(widths=(48, 96, 128, 256), strides=(2, 2, 2, 1)),
     "half-width": QanaConfig(stem=16, widths=(16, 32, 64, 128), strides=(1, 2, 2, 2)),
+    "half-width-early": QanaConfig(stem=16, widths=(16, 32, 64, 128), strides=(2, 2, 2, 1)),
     "thin-start": QanaConfig(stem=16, widths=(16, 64, 128, 256), strides=(1, 2, 2, 2)),
     "three-stages": QanaConfig(widths=(64, 128, 256), strides=(2, 2, 2)),
     "three-stages-deep": QanaConfig(widths=(32, 64, 128), strides=(2, 2, 2), depth=2),
@@ -56,6 +60,9 @@ SHAPES: dict[str, QanaConfig] = {
 """What `fedqana bench shapes` compares, and the small network of the demonstration."""
 
 DEFAULT_SHAPE = "default"
+
+QAT_OPTIONS = ("event_penalty", "distillation", "spike_band", "decorrelation")
+"""What only the quantization-aware half of a training depends on."""
 
 Tell = Callable[[str], None]
 PARTS = ("train", "validation", "test")
@@ -73,6 +80,9 @@ class BenchSettings:
     hold_out: str = ""
     shape: str = DEFAULT_SHAPE
     event_penalty: float = 0.0
+    distillation: float = 1.0
+    spike_band: float = 0.0
+    decorrelation: float = 0.0
     float_epochs: int = 24
     qat_epochs: int = 10
     learning_rate: float = 1e-3
@@ -85,7 +95,13 @@ class BenchSettings:
         name = f"seed-{self.seed}" + (f"-without-{self.hold_out}" if self.hold_out else "")
         if self.shape != DEFAULT_SHAPE:
             name += f"-{self.shape}"
-        return name + (f"-penalty-{self.event_penalty:g}" if self.event_penalty else "")
+        return name + "".join(f"-{what}-{value:g}" for what, value in self._unusual.items())
+
+    @property
+    def floating(self) -> dict[str, Any]:
+        """What the float half depends on."""
+        names = ("seed", "hold_out", "shape", "float_epochs", "learning_rate", "batch")
+        return {name: getattr(self, name) for name in names}
 
     @property
     def options(self) -> str:
@@ -93,7 +109,17 @@ class BenchSettings:
         text = f" --seed {self.seed}" + (f" --hold-out {self.hold_out}" if self.hold_out else "")
         if self.shape != DEFAULT_SHAPE:
             text += f" --shape {self.shape}"
-        return text + (f" --event-penalty {self.event_penalty:g}" if self.event_penalty else "")
+        return text + "".join(f" --{what} {value:g}" for what, value in self._unusual.items())
+
+    @property
+    def _unusual(self) -> dict[str, float]:
+        """Options of the quantization-aware half that are not the usual ones."""
+        names = QAT_OPTIONS
+        return {
+            name.replace("_", "-"): getattr(self, name)
+            for name in names
+            if getattr(self, name) != BenchSettings.__dataclass_fields__[name].default
+        }
 
     @property
     def config(self) -> QanaConfig:
@@ -117,18 +143,21 @@ def known_codes(classes: ClassMap, hold_out: str) -> tuple[str, ...]:
 def train_network(
     settings: BenchSettings, cases: dict[str, Cases], classes: ClassMap, out: Path, tell: Tell
 ) -> Bundle:
-    """The bundle of a trained and converted network, from ``out`` where it was made before."""
+    """The bundle of a trained and converted network, from ``out`` where it was made before.
+
+    Raises SettingsError where ``out`` has one of this name that was trained otherwise.
+    """
     folder = out / settings.name
+    _claim(settings, cases["train"], out)
     if (folder / CARD).exists():
         return load_bundle(folder)
     codes = known_codes(classes, settings.hold_out)
     train = relabelled(cases["train"], classes, codes)
     stage = out / f"{settings.name}-float.npz"
-    same_float = out / replace(settings, event_penalty=0.0).name
     if stage.exists():
         floating = from_npz(stage.read_bytes())
-    elif (same_float / CARD).exists():
-        floating = load_bundle(same_float).weights(FLOAT)
+    elif (found := _same_float_half(settings, out)) is not None:
+        floating = found
     else:
         first = initial_weights(settings.config, len(codes), settings.seed)
         floating = _trained("float", first, settings, train, codes, tell)
@@ -137,7 +166,7 @@ def train_network(
     ranges = observe_ranges(fold(floating, settings.config), settings.config, train.images[chosen])
     upper = tuple(float(value) for value in ranges)
     quantized = quantize_after_training(floating, upper, settings.config)
-    quantized = _trained("qat", quantized, settings, train, codes, tell)
+    quantized = _trained("qat", quantized, settings, train, codes, tell, floating)
     program = convert(quantized, settings.config, len(codes))
     bundle = make_bundle(
         program.to_bytes(),
@@ -158,6 +187,63 @@ def train_network(
     return bundle
 
 
+def _record(settings: BenchSettings, out: Path) -> Path:
+    return out / f"{settings.name}.json"
+
+
+def lesions_hash(cases: Cases) -> str:
+    """What a network's record calls the cases that it was trained on."""
+    return sha256_of(cases.images.tobytes() + cases.labels.tobytes())
+
+
+def _noted(settings: BenchSettings, out: Path) -> dict[str, Any]:
+    file = _record(settings, out)
+    try:
+        return dict(json.loads(file.read_bytes()))
+    except (OSError, ValueError) as error:
+        raise SettingsError(
+            f"{file}, which says how {settings.name} was trained, cannot be read; remove "
+            f"{out / settings.name} and train it again"
+        ) from error
+
+
+def _claim(settings: BenchSettings, train: Cases, out: Path) -> None:
+    """Note how the network of this name is trained; SettingsError where it was otherwise."""
+    file = _record(settings, out)
+    mine = {**asdict(settings), "training_cases": lesions_hash(train)}
+    if not file.exists() and not (out / settings.name).exists():
+        write_atomically(file, json.dumps(mine, indent=2).encode())
+        return
+    noted = _noted(settings, out)
+    for name, value in mine.items():
+        if (other := noted.get(name)) != value:
+            what = "on other images" if name == "training_cases" else f"with {name} {other}"
+            raise SettingsError(
+                f"{out / settings.name} was trained {what}; give another --out, or remove it and "
+                f"{file}"
+            )
+
+
+def check_lesions(settings: BenchSettings, train: Cases, out: Path) -> None:
+    """SettingsError unless the network was trained on these cases, so not on any other part's."""
+    if _noted(settings, out).get("training_cases") != lesions_hash(train):
+        raise SettingsError(
+            f"{out / settings.name} was trained on other images than --data now has; give the "
+            "data that it was trained on, or another --out"
+        )
+
+
+def _same_float_half(settings: BenchSettings, out: Path) -> NamedWeights | None:
+    """Float weights of a network that differs in its quantization-aware half only."""
+    usual = BenchSettings(settings.seed, settings.hold_out, settings.shape)
+    if not (out / usual.name / CARD).exists():
+        return None
+    noted = _noted(usual, out)
+    if {name: noted.get(name) for name in settings.floating} != settings.floating:
+        return None
+    return load_bundle(out / usual.name).weights(FLOAT)
+
+
 def _trained(
     phase: Phase,
     weights: NamedWeights,
@@ -165,6 +251,7 @@ def _trained(
     train: Cases,
     codes: tuple[str, ...],
     tell: Tell,
+    teacher: NamedWeights | None = None,
 ) -> NamedWeights:
     """Weights after all epochs of a phase; each starts the optimizer anew, as a round does."""
     if phase == "float":
@@ -185,8 +272,9 @@ def _trained(
                 prior_strength=1.0,
                 proximal=0.0,
                 seed=derive_seed(settings.seed, purpose, epoch),
-                event_penalty=settings.event_penalty,
+                **{name: getattr(settings, name) for name in QAT_OPTIONS},
             ),
+            teacher,
         )
         weights = result.weights
         tell(

@@ -17,7 +17,7 @@ from edge_client.acceptance import balanced_accuracy
 from edge_client.decision import combined_scores
 from edge_client.late_classes import KnownClasses
 from edge_client.learning_parameters import learning_parameters
-from edge_client.prototypes import discriminative_prototypes, strongest
+from edge_client.prototypes import class_balanced, discriminative_prototypes, strongest
 from server.neuron_exchange import MOST_KEPT
 from simulation.bench.networks import Seen
 
@@ -163,10 +163,12 @@ class Taught:
     program's head for the known classes and the chip's for the new one; the recall does not change
     with either, since a class that the chip alone knows wins where the chip prefers it.
     ``averaged`` is what is found elsewhere if the sites' layers are averaged element by element.
+    ``recall_within_a_point`` is `best_recall` of the chip's head at the teaching site.
     """
 
     recall: float
     change: float
+    recall_within_a_point: float
     change_together: float
     change_global: float
     recall_elsewhere: float
@@ -217,11 +219,38 @@ def teach(
     preferred = np.where(chip.argmax(axis=1) == new, new, by_program)
     return Taught(
         *judge(after, before),
+        best_recall(chip, judged.labels, new),
         _recall_and_change(together, together_before, judged.labels, new)[1],
         _recall_and_change(preferred, by_program, judged.labels, new)[1],
         *judge(Neurons.joined([elsewhere, arrived]), elsewhere),
         *judge(averaged, elsewhere),
     )
+
+
+A_POINT = 0.01
+"""What the other classes may lose of their balanced accuracy."""
+
+
+def best_recall(scores: NDArray[np.float32], labels: Labels, new: int) -> float:
+    """Recall of class ``new`` at the threshold with which the others lose at most a point.
+
+    The threshold is chosen on the judged cases themselves: no head with these scores can do
+    better, and one that must choose before will do worse.
+
+    Parameters
+    ----------
+    scores : float32 array, shape (n, classes)
+    labels : int64 array, shape (n,)
+    """
+    others = np.delete(scores, new, axis=1)
+    plain = np.delete(np.arange(scores.shape[1]), new)[others.argmax(axis=1)]
+    lead = scores[:, new] - others.max(axis=1)
+    old = labels != new
+    price = class_balanced(labels[old]) * (plain[old] == labels[old])
+    order = np.argsort(-lead[old], kind="stable")
+    too_much = np.flatnonzero(np.cumsum(price[order]) > A_POINT + 1e-9)
+    threshold = lead[old][order[too_much[0]]] if len(too_much) else -np.inf
+    return float((lead[~old] > threshold).mean())
 
 
 def _recall_and_change(

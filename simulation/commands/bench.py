@@ -19,6 +19,7 @@ SHAPE_NAMES = (  # of simulation.bench.networks, too slow to import here
     "late-strides",
     "wide",
     "half-width",
+    "half-width-early",
     "thin-start",
     "three-stages",
     "three-stages-deep",
@@ -53,6 +54,29 @@ _shape = click.option(
     show_default=True,
     help="Shape of the network; 'small' is for trying things out.",
 )
+_QAT_OPTIONS = (
+    click.option(
+        "--distillation",
+        type=click.FloatRange(0, 1),
+        default=1.0,
+        show_default=True,
+        help="Share of the float network's answers in the quantization-aware targets.",
+    ),
+    click.option(
+        "--spike-band",
+        type=click.FloatRange(0),
+        default=0.0,
+        show_default=True,
+        help="Weight, in training, of the spread of the spikes per image.",
+    ),
+    click.option(
+        "--decorrelation",
+        type=click.FloatRange(0),
+        default=0.0,
+        show_default=True,
+        help="Weight, in training, of the covariance of the spikes.",
+    ),
+)
 _draws = click.option(
     "--draws",
     type=click.IntRange(1),
@@ -63,6 +87,13 @@ _draws = click.option(
 _json = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 
 
+def _qat_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Options of how a network was trained quantized."""
+    for option in reversed(_QAT_OPTIONS):
+        command = option(command)
+    return command
+
+
 def _on_networks(command: Callable[..., None]) -> Callable[..., None]:
     """Options of a command that measures trained networks; it gets them as one `Bench`."""
 
@@ -70,6 +101,7 @@ def _on_networks(command: Callable[..., None]) -> Callable[..., None]:
     @_out
     @_seeds
     @_shape
+    @_qat_options
     @classes_option
     @functools.wraps(command)
     def with_bench(
@@ -77,12 +109,16 @@ def _on_networks(command: Callable[..., None]) -> Callable[..., None]:
         out: Path,
         seeds: tuple[int, ...],
         shape: str,
+        distillation: float,
+        spike_band: float,
+        decorrelation: float,
         classes: ClassMap,
         **options: Any,
     ) -> None:
         from simulation.bench.measurements import Bench
 
-        command(Bench(data, out, seeds, classes, shape), **options)
+        kind = Bench(data, out, seeds, classes, shape, distillation, spike_band, decorrelation)
+        command(kind, **options)
 
     return with_bench
 
@@ -112,6 +148,7 @@ def bench() -> None:
     show_default=True,
     help="Weight of the mean activation level in the quantization-aware loss.",
 )
+@_qat_options
 def train(
     data: str,
     out: Path,
@@ -121,12 +158,12 @@ def train(
     hold_out: str,
     float_epochs: int,
     qat_epochs: int,
-    event_penalty: float,
+    **qat_options: Any,
 ) -> None:
     """Train the networks that the other commands measure; hours for the default network.
 
-    With an event penalty only the quantization-aware epochs differ: the float half is taken from
-    the network without one where that is there.
+    The float half does not depend on the last four options: it is taken from the network with the
+    usual ones where that is there.
     """
     from common.errors import SettingsError
     from simulation.bench.networks import BenchSettings, bench_cases, train_network
@@ -140,9 +177,9 @@ def train(
             seed,
             hold_out,
             shape,
-            event_penalty=event_penalty,
             float_epochs=float_epochs,
             qat_epochs=qat_epochs,
+            **qat_options,
         )
         cases = bench_cases(data, seed, classes, settings.config.input_size, out / "cache")
         bundle = train_network(settings, cases, classes, out, click.echo)
@@ -318,18 +355,26 @@ def heads(bench: "Bench", draws: int, as_json: bool) -> None:
 @_draws
 @_json
 def new_class(bench: "Bench", held_out: tuple[str, ...], draws: int, as_json: bool) -> None:
-    """Teach a held-out class with 1 to 20 cases at one site, and share it with another."""
+    """Teach a held-out class with 1 to 20 cases at one site, and share it with another.
+
+    Beside it stands what the networks reach that were trained on the class.
+    """
     from simulation.bench import measurements
 
+    known = measurements.trained_on(bench, held_out)
     rows = measurements.new_class(bench, held_out, (1, 5, 10, 20), draws)
     hostile = measurements.poisoning(bench, held_out, draws)
     if as_json:
-        _print_json({"new_class": rows, "poisoned": hostile})
+        _print_json({"new_class": rows, "trained_on": known, "poisoned": hostile})
         return
     columns = [name for name in rows[0] if name not in ("class", "cases")]
     _print_table(
         ["class", "cases", *(name.replace("_", " ") for name in columns)],
         [[row["class"], row["cases"], *(_spread(row[name]) for name in columns)] for row in rows],
+    )
+    _print_table(
+        ["class", "cases trained on", "recall within a point"],
+        [[r["class"], f"{r['cases']['mean']:.0f}", _spread(r["recall"])] for r in known],
     )
     _print_table(
         ["hostile neurons", "change of balanced accuracy"],

@@ -46,6 +46,12 @@ _CACHE = "cache"
     help="Weight of the mean activation level in the loss of QAT rounds: fewer events on the chip.",
 )
 @click.option(
+    "--distillation",
+    default=0.0,
+    show_default=True,
+    help="Share of the float network's answers in the targets of QAT rounds; the rest are labels.",
+)
+@click.option(
     "--strategy",
     default="fedavg",
     show_default=True,

@@ -16,7 +16,7 @@ from common.qana.quantize import (
     observe_ranges,
     set_chain_weights,
 )
-from common.qana.weights import grow_head
+from common.qana.weights import grow_head, trained_part
 from tests.qana.tiny import CLASSES, TINY, random_images, random_weights
 
 # Identity residuals and projections; one and two blocks a stage; narrower after wider.
@@ -151,6 +151,8 @@ def test_new_classes_leave_the_old_ones_logits(seed: int, extra: int) -> None:
     assert after.shape[-1] == CLASSES + extra
     np.testing.assert_allclose(after[..., :CLASSES], before, atol=1e-9)
     assert weights["head/bias"].shape == (CLASSES,)
+    trained = trained_part(grown)
+    assert all(np.array_equal(trained[name], weights[name]) for name in weights)
 
 
 def test_initial_weights_depend_on_the_seed_only() -> None:

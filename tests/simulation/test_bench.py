@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 from common.akida_runtime import LearningProgram, Program
 from common.bundle import load_bundle
-from common.errors import ModelNotFound
+from common.errors import ModelNotFound, SettingsError
 from common.neurons import connections_of
 from edge_client.prototypes import discriminative_prototypes
 from simulation.bench.networks import SHAPES, Seen, known_codes
@@ -54,6 +54,12 @@ def test_a_network_is_trained_once_and_measured(tmp_path: Path) -> None:
     assert shapes[0]["nps"]["AKD1000"] > 0 and shapes[0]["macs"] > 0
     assert "| small |" in run("shapes", *DATA, *place)
 
+    longer = CliRunner().invoke(cli, ["bench", "train", *DATA, *place, "--float-epochs", "2"])
+    assert isinstance(longer.exception, SettingsError)
+    assert "with float_epochs 1; give another --out" in str(longer.exception)
+    others = CliRunner().invoke(cli, ["bench", "wear", "--data", "synthetic:59", *place])
+    assert isinstance(others.exception, SettingsError) and "other images" in str(others.exception)
+
     penalty = ["--event-penalty", "30"]
     assert "qat" in (trained := run("train", *DATA, *place, *SHORT, *penalty))
     assert "float epoch" not in trained  # the float half is the same, and there already
@@ -61,6 +67,10 @@ def test_a_network_is_trained_once_and_measured(tmp_path: Path) -> None:
     penalized, plain = rows["sparsity"]
     assert penalized["test"]["float"] == plain["test"]["float"]
     assert penalized["events"]["mean"] < plain["events"]["mean"]
+    assert "float epoch" not in run("train", *DATA, *place, *SHORT, "--distillation", "0")
+    labels = json.loads(run("conversion", *DATA, *place, "--distillation", "0", "--json"))
+    assert labels["conversion"][0]["float"] == found["conversion"][0]["float"]
+    assert labels["events"] != found["events"]
     figure = tmp_path / "events.svg"
     assert "| 30 |" in run("sparsity", *DATA, *place, *penalty, "--figure", str(figure))
     assert "</svg>" in figure.read_text()

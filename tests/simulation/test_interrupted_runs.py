@@ -7,6 +7,7 @@ from pathlib import Path
 from server.history.engine import default_url
 from server.history.store import open_history
 from simulation.run import execute
+from simulation.sites import NewClass
 from tests.kill_trials import finish, start
 from tests.support.tiny_run import (
     create_tiny,
@@ -35,6 +36,25 @@ def test_a_run_killed_three_times_ends_like_one_that_was_not(
         fallen.append(position_of(folder))
     finish(folder)
     assert differences(fingerprint(finished), fingerprint(folder)) == [], fallen
+
+
+def test_a_run_killed_while_neurons_are_shared_ends_like_one_that_was_not(tmp_path: Path) -> None:
+    data = {"new_class": NewClass(code="bcc", round=1, site="site-1")}
+    whole = run_tiny(tmp_path / "whole", data)
+    assert any(event.kind == "neurons-merged" for event in record_of(whole).events)
+    folder = create_tiny(tmp_path, data)
+    moments = random.Random(time.time_ns())
+    fallen = []
+    for position in ("1/share", "2/share"):
+        process = start(folder)
+        while position_of(folder) != position and process.poll() is None:
+            time.sleep(0.005)
+        time.sleep(moments.uniform(0, 0.1))
+        process.kill()
+        process.wait()
+        fallen.append(position_of(folder))
+    finish(folder)
+    assert differences(fingerprint(whole), fingerprint(folder)) == [], fallen
 
 
 def test_a_kill_after_the_last_checkpoint_leaves_a_run_that_can_be_finished(

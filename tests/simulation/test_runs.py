@@ -7,12 +7,17 @@ from click.testing import CliRunner
 
 from common.bundle import load_bundle
 from common.errors import RunMismatch
+from common.messages import Instruction, TrainAsk
+from common.qana.weights import trained_part
 from edge_client.site import SiteFolder
+from edge_client.site_tasks import train
 from server.run_folder import RunFolder
 from simulation.cli import cli
 from simulation.sites import NewClass
 from tests.kill_trials import finish
 from tests.support.tiny_run import (
+    TINY,
+    create_tiny,
     differences,
     fingerprint,
     record_of,
@@ -81,3 +86,36 @@ def test_a_new_class_is_known_at_once_and_grows_the_head(tmp_path: Path) -> None
     assert sum(held_back.values()) > 0
     later = {u.site: u.result["new_after"]["n"] for u in record.edge_updates if u.round == 2}
     assert later == held_back
+
+
+def test_a_class_of_the_quantized_rounds_is_trained_though_the_teacher_lacks_it(
+    tmp_path: Path,
+) -> None:
+    new = NewClass(code="vasc", round=1, site="site-1")
+    folder = run_tiny(tmp_path, {"new_class": new}, distillation=1.0)
+    assert record_of(folder).rounds[1].sites_aggregated == 4
+    state = state_of(folder)
+    assert state is not None and state.classes[-1] == "vasc"
+    assert trained_part(state.floating)["head/bias"].shape == (6,)
+    assert trained_part(state.quantized)["head/bias"].shape == (7,)
+
+
+def test_a_site_that_gets_no_teacher_says_so(tmp_path: Path) -> None:
+    folder = SiteFolder(create_tiny(tmp_path) / "sites" / "site-1")
+    data = folder.read()
+    ask = TrainAsk(
+        run="tiny",
+        round=2,
+        phase="qat",
+        classes=data.classes.codes,
+        config=TINY,
+        epochs=1,
+        batch=16,
+        learning_rate=1e-3,
+        prior_strength=1.0,
+        proximal=0.0,
+        balance="prior",
+        seed=0,
+        distillation=1.0,
+    )
+    assert train(Instruction("train", ask), ask, folder, data).error == "bad-instruction"

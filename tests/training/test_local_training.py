@@ -5,11 +5,12 @@ from functools import lru_cache
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from common.data.cases import Cases
 from common.qana.convert import convert
 from common.qana.fold import fold
-from common.qana.networks import initial_weights
+from common.qana.networks import Phase, initial_weights, network
 from common.qana.quantize import observe_ranges, quantizable_weights
 from common.qana.weights import NamedWeights, is_statistic
 from edge_client.training import TrainSettings, train_locally
@@ -84,6 +85,69 @@ def test_a_penalty_on_events_lowers_them_and_nothing_else_in_the_float_phase() -
     one = replace(SETTINGS, epochs=1)
     same, penalized = trained(one), trained(replace(one, event_penalty=10.0))
     assert all(np.array_equal(same[n], penalized[n]) for n in same)
+
+
+def test_spikes_are_trained_towards_a_band() -> None:
+    settings = replace(SETTINGS, phase="qat", epochs=12, learning_rate=1e-3)
+
+    def outside(weight: float) -> float:
+        changed = replace(settings, spike_band=weight)
+        found = train_locally(quantized_start(), cases(), TINY, N_CLASSES, changed)
+        net = network("qat", TINY, N_CLASSES)
+        net.set_weights(found.weights)
+        spikes = net.spikes_and_logits(cases().images)[0]
+        return float(((spikes.mean(axis=1) - 12 / 32) ** 2).mean())
+
+    assert outside(100.0) < 0.5 * outside(0.0)
+
+
+def quantized_start() -> NamedWeights:
+    chain = fold(start(), TINY)
+    return quantizable_weights(chain, observe_ranges(chain, TINY, cases().images))
+
+
+QAT = replace(SETTINGS, phase="qat", learning_rate=1e-3, distillation=1.0)
+
+
+def test_a_distilled_network_answers_as_its_teacher_whatever_the_labels() -> None:
+    teacher = {**start(), "head/kernel": start()["head/kernel"] * 4}
+    wrong = replace(cases(), labels=cases().labels[::-1].copy())
+
+    def distilled(labelled: Cases, share: float, epochs: int = 20) -> NamedWeights:
+        settings = replace(QAT, epochs=epochs, distillation=share)
+        found = train_locally(quantized_start(), labelled, TINY, N_CLASSES, settings, teacher)
+        return found.weights
+
+    one, other = distilled(cases(), 1.0, epochs=1), distilled(wrong, 1.0, epochs=1)
+    assert all(np.array_equal(one[name], other[name]) for name in one)
+    answers = probabilities("float", teacher)
+    near, far = distilled(cases(), 1.0), distilled(cases(), 0.0)
+    distance_near, distance_far = (
+        np.abs(probabilities("qat", found) - answers).mean() for found in (near, far)
+    )
+    assert distance_near < 0.5 * distance_far
+
+
+def probabilities(phase: Phase, weights: NamedWeights) -> NDArray[np.float64]:
+    net = network(phase, TINY, N_CLASSES)
+    net.set_weights(weights)
+    scores = np.exp(net.logits(cases().images).astype(np.float64))
+    return np.asarray(scores / scores.sum(axis=1, keepdims=True))
+
+
+def test_a_class_that_the_teacher_does_not_know_is_learned_from_its_labels() -> None:
+    known = N_CLASSES - 1
+    few = {**start(), "head/kernel": start()["head/kernel"][:, :known]}
+    teacher = {**few, "head/bias": start()["head/bias"][:known]}
+    new = cases().labels == known
+    assert new.any()
+
+    def share_of_new(weights: NamedWeights) -> float:
+        return float(probabilities("qat", weights)[new, known].mean())
+
+    settings = replace(QAT, epochs=20)
+    found = train_locally(quantized_start(), cases(), TINY, N_CLASSES, settings, teacher)
+    assert share_of_new(found.weights) > 2 * share_of_new(quantized_start())
 
 
 def test_the_same_seed_gives_the_same_bits() -> None:

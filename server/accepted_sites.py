@@ -1,0 +1,185 @@
+"""The sites of a run: who they are, and one step of the round done with them.
+
+Who is asked, and what of the answers stands up to checking, is decided here; what is asked and
+what becomes of it in `server.rounds`. Every site's outcome goes into the history, and a site that
+is missing, late or refused is named.
+"""
+
+import math
+import time
+from collections.abc import Callable, Collection, Mapping
+from typing import TypeVar
+
+from common.classes import ClassMap
+from common.errors import QuorumMissed, SiteRefused
+from common.messages import (
+    PROTOCOL,
+    Answer,
+    HandshakeAsk,
+    HandshakeReply,
+    Instruction,
+    Kind,
+)
+from common.qana.networks import model_hash
+from server.plan import RunPlan
+from server.run_log import RunLog
+from server.transport import Delivery, Transport
+from server.validation import check_handshake, parsed
+
+T = TypeVar("T")
+Tell = Callable[[str, str, bool], None]
+_WAIT_FOR_NODES = 0.5
+
+
+class AcceptedSites:
+    """The sites that fit a run, and the way to them.
+
+    Parameters
+    ----------
+    plan : RunPlan
+    transport : Transport
+    log : RunLog
+    tell : callable
+        Shows whoever watches a step's name, a message, and whether the step is done.
+    """
+
+    def __init__(self, plan: RunPlan, transport: Transport, log: RunLog, tell: Tell) -> None:
+        self._plan = plan
+        self._transport = transport
+        self._log = log
+        self._tell = tell
+        self._nodes: dict[str, str] = {}
+        self._sizes: dict[str, HandshakeReply] = {}
+
+    def sizes(self, site: str) -> HandshakeReply:
+        """How many cases a site said that it has."""
+        return self._sizes[site]
+
+    def handshake(self, known: Collection[str]) -> tuple[str, ...]:
+        """Ask every connected node who it is; leave out, by name, those that do not fit.
+
+        Returns the sites of the run: those that fit, and the ``known`` ones of an earlier start.
+        """
+        nodes = self._wait_for_nodes()
+        classes = ClassMap(self._plan.classes)
+        ask = HandshakeAsk(
+            protocol=PROTOCOL,
+            run=self._plan.run,
+            classes=self._plan.classes,
+            config=self._plan.config,
+        )
+        deliveries = self._exchange({n: Instruction("handshake", ask) for n in nodes}, "handshake")
+        expected_hash = model_hash(self._plan.config, len(classes))
+        for node in nodes:
+            name, reply = f"node {node}", None
+            try:
+                reply = parsed(_answer(deliveries.get(node), self._plan.deadline), HandshakeReply)
+                if reply.site in self._nodes:  # the first one keeps the name and its record
+                    raise SiteRefused("duplicate", f"another node is {reply.site!r} already")
+                name = reply.site
+                check_handshake(reply, classes, expected_hash)
+            except SiteRefused as error:
+                self._log.event("site-left-out", f"{name}: {error}", site=name)
+                self._log.site(name, reply, f"{error.code}: {error}")
+                continue
+            self._nodes[name] = node
+            self._sizes[name] = reply
+            self._log.site(name, reply)
+        if not self._nodes:
+            raise QuorumMissed(
+                f"none of {len(nodes)} connected sites fits the run; see 'fedqana runs show "
+                f"{self._plan.run}' for the reason of each, then resume"
+            )
+        for absent in sorted(set(known) - set(self._nodes)):
+            self._log.event("site-missing", "took part before, is not connected now", site=absent)
+        self._tell("handshake", f"{len(self._nodes)} sites: {', '.join(sorted(self._nodes))}", True)
+        return tuple(sorted({*known, *self._nodes}))
+
+    def _wait_for_nodes(self) -> list[str]:
+        deadline = time.monotonic() + self._plan.deadline
+        while True:
+            nodes = self._transport.nodes()
+            if len(nodes) >= self._plan.expected_sites or time.monotonic() > deadline:
+                break
+            time.sleep(_WAIT_FOR_NODES)
+        if not nodes:
+            raise QuorumMissed(
+                f"no site connected within {self._plan.deadline:.0f} s; start the sites, then "
+                f"resume the run {self._plan.run}"
+            )
+        return nodes
+
+    def quorum(self, sites: Collection[str]) -> int:
+        """How many of ``sites`` must deliver for a round to count."""
+        return math.ceil(self._plan.quorum * len(sites))
+
+    def require_quorum(
+        self, replies: Collection[str], sites: Collection[str], round_number: int, what: str
+    ) -> None:
+        """QuorumMissed, with the names of those that are missing, below the quorum."""
+        needed = self.quorum(sites)
+        if len(replies) < needed:
+            silent = ", ".join(sorted(set(sites) - set(replies)))
+            raise QuorumMissed(
+                f"round {round_number}: {len(replies)} of {len(sites)} sites delivered a "
+                f"usable {what}, {needed} are needed; missing: {silent}; see 'fedqana runs "
+                f"show {self._plan.run}', then resume"
+            )
+
+    def ask(
+        self,
+        step: Kind,
+        round_number: int,
+        instructions: Mapping[str, Instruction],
+        check: Callable[[str, Answer], T],
+        compare: Callable[[Mapping[str, T]], Mapping[str, SiteRefused]] = lambda found: {},
+    ) -> dict[str, T]:
+        """Exchange one step with the sites and keep what stands up to ``check``.
+
+        ``compare`` then looks at what all of them sent, and refuses some of it.
+        """
+        online = set(self._transport.nodes())
+        nodes = {
+            self._nodes[site]: instruction
+            for site, instruction in instructions.items()
+            if self._nodes.get(site) in online
+        }
+        deliveries = self._exchange(nodes, step)
+        usable: dict[str, T] = {}
+        refused: dict[str, SiteRefused] = {}
+        for site in sorted(instructions):
+            try:
+                if self._nodes.get(site) not in online:
+                    raise SiteRefused("not-connected", "the site is not connected")
+                answer = _answer(deliveries.get(self._nodes[site]), self._plan.deadline)
+                usable[site] = check(site, answer)
+            except SiteRefused as error:
+                refused[site] = error
+        for site, unlike in compare(usable).items():
+            refused[site] = unlike
+            del usable[site]
+        for site in sorted(instructions):
+            delivery = deliveries.get(self._nodes.get(site, ""))
+            reason = f"{refused[site].code}: {refused[site]}" if site in refused else ""
+            if reason:
+                self._log.event("reply-refused", f"{step}: {reason}", round_number, site)
+            self._log.site_result(round_number, site, step, delivery, usable.get(site), reason)
+        return usable
+
+    def _exchange(self, instructions: Mapping[str, Instruction], step: str) -> dict[str, Delivery]:
+        names = {node: site for site, node in self._nodes.items()}
+
+        def late(missing: list[str], left: float) -> None:
+            waiting = ", ".join(names.get(node, node) for node in missing)
+            self._tell(step, f"waiting for {waiting}, {left:.0f} s left", False)
+
+        return self._transport.exchange(instructions, self._plan.deadline, late)
+
+
+def _answer(delivery: Delivery | None, deadline: float) -> Answer:
+    """The answer within a delivery; SiteRefused where there is none."""
+    if delivery is None:
+        raise SiteRefused("missing", f"no reply within {deadline:.0f} s")
+    if delivery.answer is None:
+        raise SiteRefused(delivery.problem, f"the reply is not usable ({delivery.problem})")
+    return delivery.answer
