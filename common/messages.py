@@ -84,7 +84,7 @@ class HandshakeReply(_Message):
 class TrainAsk(_Message):
     """One round of local training; the weights travel beside it.
 
-    So does the network that is to be distilled, where ``distillation`` is above 0.
+    So does the float network, the teacher, where ``distillation`` is above 0.
     """
 
     run: str

@@ -1,5 +1,7 @@
 """What the quantized network is trained for beside its labels: TensorFlow functions of a batch."""
 
+import math
+
 import numpy as np
 
 from common.keras_setup import tf
@@ -8,14 +10,24 @@ from common.qana.quantize import ACTIVATION_STEP
 
 
 def distilled(
-    losses: tf.Tensor, logits: tf.Tensor, answers: tf.Tensor, labels: tf.Tensor, share: tf.Tensor
+    losses: tf.Tensor,
+    logits: tf.Tensor,
+    answers: tf.Tensor,
+    labels: tf.Tensor,
+    priors: tf.Tensor,
+    share: tf.Tensor,
 ) -> tf.Tensor:
     """Each case's loss with the teacher's ``answers`` as ``share`` of its target.
 
     Both networks' logits are without the prior, so that a site's own class counts do not get
-    into what is distilled. Classes that the teacher does not know come last.
+    into what is distilled. Classes that the teacher does not know come last; among the others, as
+    if these were equally frequent, they count by their log ``priors``: a site that lacks
+    one does not push it down.
     """
-    known = answers.shape[-1]
+    known = int(answers.shape[-1])
+    if known < logits.shape[-1]:
+        later = logits[:, known:] + priors[known:] + math.log(known)
+        logits = tf.concat([logits[:, :known], later], axis=-1)
     unlike = -tf.reduce_sum(tf.nn.softmax(answers) * tf.nn.log_softmax(logits)[:, :known], axis=-1)
     share = tf.where(labels < known, share, 0.0)
     return (1.0 - share) * losses + share * unlike

@@ -70,7 +70,10 @@ class TrainSettings:
 
 @dataclass(frozen=True)
 class TrainResult:
-    """Trained weights, the number of cases they saw, mean loss of the last epoch, wall seconds."""
+    """Trained weights, the number of cases they saw, mean loss of the last epoch, wall seconds.
+
+    The loss is that of the labels, whatever else the network was trained for.
+    """
 
     weights: NamedWeights
     examples: int
@@ -120,7 +123,7 @@ class _Trainer:
                 each = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits + priors)
                 loss = tf.reduce_mean(each)
                 if answers is not None:
-                    each = losses.distilled(each, logits, answers, labels, distillation)
+                    each = losses.distilled(each, logits, answers, labels, priors, distillation)
                 total = tf.reduce_mean(each) + penalty
             gradients = tape.gradient(total, variables)
             pulled = [

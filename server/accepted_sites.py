@@ -49,11 +49,11 @@ class AcceptedSites:
         self._log = log
         self._tell = tell
         self._nodes: dict[str, str] = {}
-        self._sizes: dict[str, HandshakeReply] = {}
+        self._reported: dict[str, HandshakeReply] = {}
 
-    def sizes(self, site: str) -> HandshakeReply:
-        """How many cases a site said that it has."""
-        return self._sizes[site]
+    def reported_by(self, site: str) -> HandshakeReply:
+        """What a site said of itself at the handshake."""
+        return self._reported[site]
 
     def handshake(self, known: Collection[str]) -> tuple[str, ...]:
         """Ask every connected node who it is; leave out, by name, those that do not fit.
@@ -83,7 +83,7 @@ class AcceptedSites:
                 self._log.site(name, reply, f"{error.code}: {error}")
                 continue
             self._nodes[name] = node
-            self._sizes[name] = reply
+            self._reported[name] = reply
             self._log.site(name, reply)
         if not self._nodes:
             raise QuorumMissed(

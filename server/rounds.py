@@ -174,7 +174,7 @@ class Coordinator:
         }
 
         def check(site: str, answer: Answer) -> Update:
-            n_cases = self._sites.sizes(site).n_train + state.learned.get(site, 0)
+            n_cases = self._sites.reported_by(site).n_train + state.learned.get(site, 0)
             return check_update(answer, current, ask_of[site], n_cases)
 
         def compare(found: Mapping[str, Update]) -> dict[str, SiteRefused]:
@@ -231,7 +231,7 @@ class Coordinator:
                 len(state.classes),
                 n_layers,
                 calibrate,
-                self._sites.sizes(site).n_validation,
+                self._sites.reported_by(site).n_validation,
             ),
         )
         self._require_quorum(replies, "evaluation")
@@ -301,7 +301,11 @@ class Coordinator:
                 for site in state.sites
             },
             lambda site, answer: check_deployment(
-                answer, state.classes, state.round, layers, self._sites.sizes(site).n_validation
+                answer,
+                state.classes,
+                state.round,
+                layers,
+                self._sites.reported_by(site).n_validation,
             ),
         )
         self._log.deployment_begins(state.round)
@@ -359,7 +363,7 @@ class Coordinator:
             state.round,
             asks,
             lambda site, answer: check_share(
-                answer, len(shared.neurons), self._sites.sizes(site).n_validation
+                answer, len(shared.neurons), self._sites.reported_by(site).n_validation
             ),
         )
         adopting = sorted(site for site, reply in replies.items() if reply.adopted)
@@ -380,7 +384,7 @@ class Coordinator:
             state.round,
             {site: Instruction("final", ask, files=files) for site in state.sites},
             lambda site, answer: check_final(
-                answer, len(state.classes), self._sites.sizes(site).n_test
+                answer, len(state.classes), self._sites.reported_by(site).n_test
             ),
         )
         self._require_quorum(replies, "final evaluation")

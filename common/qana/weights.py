@@ -36,14 +36,13 @@ def is_statistic(name: str) -> bool:
 
 
 def trained_part(weights: Mapping[str, Float]) -> NamedWeights:
-    """The same network without the outputs that were never trained.
+    """The same network up to the first output that was never trained; at least one is left.
 
-    Those are the last ones that still have the zero kernel column of `grow_head`; at least one
-    output is left.
+    Such an output still has the zero kernel column of `grow_head`.
     """
     kernel, bias = weights["head/kernel"], weights["head/bias"]
-    trained = np.flatnonzero(np.any(kernel != 0, axis=tuple(range(kernel.ndim - 1))))
-    n_classes = int(trained[-1]) + 1 if len(trained) else 1
+    untrained = np.flatnonzero(np.all(kernel == 0, axis=tuple(range(kernel.ndim - 1))))
+    n_classes = max(1, int(untrained[0])) if len(untrained) else len(bias)
     return {
         **weights,
         "head/kernel": kernel[..., :n_classes],

@@ -247,8 +247,8 @@ def new_class(
 def trained_on(bench: Bench, codes: Sequence[str]) -> list[Row]:
     """`best_recall` of each class by the program's own head where it was trained on the class.
 
-    The most that a head could do with the new class if the network knew it; judged on test
-    lesions as `new_class` is.
+    What could be hoped for if the network knew the class; judged on test lesions as
+    `new_class` is.
     """
     networks = list(bench.networks())
     rows: list[Row] = []

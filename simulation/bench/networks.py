@@ -153,10 +153,10 @@ def train_network(
         return load_bundle(folder)
     codes = known_codes(classes, settings.hold_out)
     train = relabelled(cases["train"], classes, codes)
-    stage = out / f"{settings.name}-float.npz"
+    stage = _stage(settings, out)
     if stage.exists():
         floating = from_npz(stage.read_bytes())
-    elif (found := _same_float_half(settings, out)) is not None:
+    elif (found := _same_float_half(settings, cases["train"], out)) is not None:
         floating = found
     else:
         first = initial_weights(settings.config, len(codes), settings.seed)
@@ -191,6 +191,10 @@ def _record(settings: BenchSettings, out: Path) -> Path:
     return out / f"{settings.name}.json"
 
 
+def _stage(settings: BenchSettings, out: Path) -> Path:
+    return out / f"{settings.name}-float.npz"
+
+
 def lesions_hash(cases: Cases) -> str:
     """What a network's record calls the cases that it was trained on."""
     return sha256_of(cases.images.tobytes() + cases.labels.tobytes())
@@ -202,25 +206,38 @@ def _noted(settings: BenchSettings, out: Path) -> dict[str, Any]:
         return dict(json.loads(file.read_bytes()))
     except (OSError, ValueError) as error:
         raise SettingsError(
-            f"{file}, which says how {settings.name} was trained, cannot be read; remove "
-            f"{out / settings.name} and train it again"
+            f"{file}, which says how {settings.name} was trained, cannot be read; "
+            f"{_start_again(settings, out)}"
         ) from error
+
+
+def _start_again(settings: BenchSettings, out: Path) -> str:
+    there = [out / settings.name, _record(settings, out), _stage(settings, out)]
+    names = ", ".join(str(path) for path in there if path.exists())
+    return f"remove {names} to train it again" if names else "train it again"
 
 
 def _claim(settings: BenchSettings, train: Cases, out: Path) -> None:
     """Note how the network of this name is trained; SettingsError where it was otherwise."""
     file = _record(settings, out)
-    mine = {**asdict(settings), "training_cases": lesions_hash(train)}
+    mine = {
+        **asdict(settings),
+        "config": settings.config.model_dump(mode="json"),
+        "training_cases": lesions_hash(train),
+    }
     if not file.exists() and not (out / settings.name).exists():
+        _stage(settings, out).unlink(missing_ok=True)
         write_atomically(file, json.dumps(mine, indent=2).encode())
         return
     noted = _noted(settings, out)
+    usual = asdict(BenchSettings(settings.seed))
     for name, value in mine.items():
-        if (other := noted.get(name)) != value:
+        other = noted.get(name, usual.get(name))  # settings that came later had their default
+        if other != value:
             what = "on other images" if name == "training_cases" else f"with {name} {other}"
             raise SettingsError(
-                f"{out / settings.name} was trained {what}; give another --out, or remove it and "
-                f"{file}"
+                f"{out / settings.name} was begun {what}; give another --out, or "
+                f"{_start_again(settings, out)}"
             )
 
 
@@ -233,13 +250,14 @@ def check_lesions(settings: BenchSettings, train: Cases, out: Path) -> None:
         )
 
 
-def _same_float_half(settings: BenchSettings, out: Path) -> NamedWeights | None:
+def _same_float_half(settings: BenchSettings, train: Cases, out: Path) -> NamedWeights | None:
     """Float weights of a network that differs in its quantization-aware half only."""
     usual = BenchSettings(settings.seed, settings.hold_out, settings.shape)
     if not (out / usual.name / CARD).exists():
         return None
     noted = _noted(usual, out)
-    if {name: noted.get(name) for name in settings.floating} != settings.floating:
+    same = {**settings.floating, "training_cases": lesions_hash(train)}
+    if {name: noted.get(name) for name in same} != same:
         return None
     return load_bundle(out / usual.name).weights(FLOAT)
 

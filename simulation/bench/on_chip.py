@@ -234,8 +234,8 @@ A_POINT = 0.01
 def best_recall(scores: NDArray[np.float32], labels: Labels, new: int) -> float:
     """Recall of class ``new`` at the threshold with which the others lose at most a point.
 
-    The threshold is chosen on the judged cases themselves: no head with these scores can do
-    better, and one that must choose before will do worse.
+    The threshold is on the class's lead over the best other one and chosen on the judged cases
+    themselves: one that must be chosen before will do worse.
 
     Parameters
     ----------

@@ -67,7 +67,7 @@ _QAT_OPTIONS = (
         type=click.FloatRange(0),
         default=0.0,
         show_default=True,
-        help="Weight, in training, of the spread of the spikes per image.",
+        help="Weight, in training, of how far an image's share of spikes is from 3/8.",
     ),
     click.option(
         "--decorrelation",
@@ -165,13 +165,10 @@ def train(
     The float half does not depend on the last four options: it is taken from the network with the
     usual ones where that is there.
     """
-    from common.errors import SettingsError
     from simulation.bench.networks import BenchSettings, bench_cases, train_network
 
-    if hold_out and hold_out not in classes.codes:
-        raise SettingsError(
-            f"--hold-out {hold_out}: no such class; there are {', '.join(classes.codes)}"
-        )
+    if hold_out:
+        _check_class(hold_out, classes)
     for seed in seeds:
         settings = BenchSettings(
             seed,
@@ -233,6 +230,7 @@ def conversion(bench: "Bench", as_json: bool) -> None:
     show_default=True,
     help="Shape to compare; give it once for each.",
 )
+@_qat_options
 @classes_option
 @_json
 def shapes(
@@ -242,11 +240,12 @@ def shapes(
     names: tuple[str, ...],
     classes: ClassMap,
     as_json: bool,
+    **qat_options: Any,
 ) -> None:
     """Compare shapes of the network by what they cost on the chips and their accuracy."""
     from simulation.bench import measurements
 
-    rows = measurements.shapes(measurements.Bench(data, out, seeds, classes), names)
+    rows = measurements.shapes(measurements.Bench(data, out, seeds, classes, **qat_options), names)
     if as_json:
         _print_json({"shapes": rows})
         return
@@ -361,6 +360,8 @@ def new_class(bench: "Bench", held_out: tuple[str, ...], draws: int, as_json: bo
     """
     from simulation.bench import measurements
 
+    for code in held_out:
+        _check_class(code, bench.classes)
     known = measurements.trained_on(bench, held_out)
     rows = measurements.new_class(bench, held_out, (1, 5, 10, 20), draws)
     hostile = measurements.poisoning(bench, held_out, draws)
@@ -397,6 +398,15 @@ def wear(bench: "Bench", as_json: bool) -> None:
         ["rule", "cases", "balanced accuracy, test"],
         [[row["rule"], row["cases"], _spread(row["test"])] for row in rows],
     )
+
+
+def _check_class(hold_out: str, classes: ClassMap) -> None:
+    from common.errors import SettingsError
+
+    if hold_out not in classes.codes:
+        raise SettingsError(
+            f"--hold-out {hold_out}: no such class; there are {', '.join(classes.codes)}"
+        )
 
 
 _ACCURACY_COLUMNS = ("float, validation", "Akida, validation", "float, test", "Akida, test")

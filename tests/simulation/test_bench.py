@@ -13,7 +13,7 @@ from common.errors import ModelNotFound, SettingsError
 from common.neurons import connections_of
 from edge_client.prototypes import discriminative_prototypes
 from simulation.bench.networks import SHAPES, Seen, known_codes
-from simulation.bench.on_chip import drawn, herded, poison, recalls, teach
+from simulation.bench.on_chip import best_recall, drawn, herded, poison, recalls, teach
 from simulation.cli import cli
 from simulation.commands.bench import SHAPE_NAMES
 from tests.akida_runtime.tiny import tiny_program
@@ -114,6 +114,42 @@ def test_teaching_and_sharing_a_class() -> None:
 def test_limits_save_most_of_what_hostile_neurons_take() -> None:
     found = poison(seen(5, 5), seen(5, 5), 4, 20, 0, 0)
     assert found.unlimited < -0.5 and found.limited > -0.1
+
+
+def test_the_best_recall_for_a_point_of_the_others() -> None:
+    """Class 1 is new; of 100 cases each of classes 0 and 2 any two may be lost, not three."""
+    labels = np.array([0] * 100 + [1] * 4 + [2] * 100)
+    scores = np.zeros((204, 3), np.float32)
+    scores[np.arange(204), labels] = 1.0
+    assert best_recall(scores, labels, 1) == 1.0
+    scores[:3, 1] = [1.5, 1.375, 1.25]  # their leads over class 0: 0.5, 0.375, 0.25
+    scores[100:104] = [[0, 0.75, 0], [0, 0.375, 0], [0, 0.25, 0], [0, 0.125, 0]]
+    assert best_recall(scores, labels, 1) == 0.5  # the third case may not be won, nor its like
+    scores[:3, 2] = 9  # cases that are lost anyway cost nothing
+    assert best_recall(scores, labels, 1) == 1.0
+
+
+def test_a_class_is_taught_to_trained_networks(tmp_path: Path) -> None:
+    place = ["--out", str(tmp_path), "--seed", "0", "--shape", "small"]
+    run("train", *DATA, *place, *SHORT)
+    run("train", *DATA, *place, *SHORT, "--hold-out", "bcc")
+    table = run("new-class", *DATA, *place, "--hold-out", "bcc", "--draws", "2")
+    assert "recall within a point" in table and "| bcc | 10 |" in table and "| limited |" in table
+    unknown = CliRunner().invoke(cli, ["bench", "new-class", *DATA, *place, "--hold-out", "xx"])
+    assert isinstance(unknown.exception, SettingsError) and "no such class" in str(
+        unknown.exception
+    )
+
+
+def test_a_float_half_of_other_images_is_not_taken(tmp_path: Path) -> None:
+    place = ["--out", str(tmp_path), "--seed", "0", "--shape", "small"]
+    run("train", *DATA, *place, *SHORT)
+    other = run("train", "--data", "synthetic:70", *place, *SHORT, "--distillation", "0")
+    assert "float epoch 1/1" in other
+    (tmp_path / "seed-0-small.json").write_text("{")
+    result = CliRunner().invoke(cli, ["bench", "train", *DATA, *place, *SHORT])
+    assert isinstance(result.exception, SettingsError)
+    assert "cannot be read; remove" in str(result.exception)
 
 
 def test_drawn_and_herded_take_so_many_of_each_class() -> None:

@@ -1,6 +1,7 @@
 """Runs that were killed, and go on."""
 
 import random
+import signal
 import time
 from pathlib import Path
 
@@ -51,7 +52,7 @@ def test_a_run_killed_while_neurons_are_shared_ends_like_one_that_was_not(tmp_pa
             time.sleep(0.005)
         time.sleep(moments.uniform(0, 0.1))
         process.kill()
-        process.wait()
+        assert process.wait() == -signal.SIGKILL, "the run was over before it could be killed"
         fallen.append(position_of(folder))
     finish(folder)
     assert differences(fingerprint(whole), fingerprint(folder)) == [], fallen

@@ -88,9 +88,7 @@ def test_a_new_class_is_known_at_once_and_grows_the_head(tmp_path: Path) -> None
     assert later == held_back
 
 
-def test_a_class_of_the_quantized_rounds_is_trained_though_the_teacher_lacks_it(
-    tmp_path: Path,
-) -> None:
+def test_a_run_with_distillation_takes_up_a_class_that_the_teacher_lacks(tmp_path: Path) -> None:
     new = NewClass(code="vasc", round=1, site="site-1")
     folder = run_tiny(tmp_path, {"new_class": new}, distillation=1.0)
     assert record_of(folder).rounds[1].sites_aggregated == 4

@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from common.data.balance import class_log_priors
 from common.keras_setup import tf
 from edge_client.losses import covariance, distilled, mean_level, out_of_band
 
@@ -48,12 +49,32 @@ def test_distilled_loss(seed: int, share: float, known: int) -> None:
     logits = rng.normal(0, 2, (6, 5)).astype(np.float32)
     answers = rng.normal(0, 2, (6, known)).astype(np.float32)
     labels, losses = rng.integers(0, 5, 6), rng.uniform(0, 3, 6).astype(np.float32)
-    found = distilled(
-        *(tf.constant(value) for value in (losses, logits, answers, labels)), tf.constant(share)
-    )
+    priors = np.log(rng.dirichlet(np.ones(5))).astype(np.float32)
+    values = (losses, logits, answers, labels, priors)
+    found = distilled(*(tf.constant(value) for value in values), tf.constant(share))
+    logits[:, known:] += priors[known:] + np.log(known)
     log = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
     soft = np.exp(answers) / np.exp(answers).sum(axis=1, keepdims=True)
     unlike = -(soft * log[:, :known]).sum(axis=1)
     mixed = (1 - share) * losses + share * unlike
     expected = np.where(labels < known, mixed, losses)
     np.testing.assert_allclose(found.numpy(), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_distillation_does_not_push_down_a_class_that_the_site_lacks() -> None:
+    rng = np.random.default_rng(0)
+    logits = tf.Variable(rng.normal(0, 1, (8, 4)).astype(np.float32))
+    answers = tf.constant(rng.normal(0, 1, (8, 3)).astype(np.float32))
+    labels = rng.integers(0, 3, 8)
+
+    def gradients_of_last(labels: NDArray[np.int64]) -> NDArray[np.float32]:
+        priors = tf.constant(class_log_priors(labels, 4, tau=1.0))
+        with tf.GradientTape() as tape:
+            losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits + priors)
+            share = tf.constant(1.0)
+            loss = distilled(losses, logits, answers, tf.constant(labels), priors, share)
+        return np.asarray(tape.gradient(loss, logits)[:, 3])
+
+    assert np.abs(gradients_of_last(labels)).max() < 1e-6
+    with_one_case = gradients_of_last(np.append(labels[1:], 3))
+    assert with_one_case[-1] < -0.1 and with_one_case[:-1].min() > 0
