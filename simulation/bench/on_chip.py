@@ -139,7 +139,7 @@ def head_rows(
         ways[f"prototypes, {per_class} exemplars"] = prototypes("random", per_class)
     ways["prototypes, 50 exemplars by herding"] = prototypes("herding", 50)
     ways["prototypes, 50 exemplars, no thresholds"] = prototypes("random", 50, thresholds=False)
-    ways["both heads, 50 exemplars"] = prototypes("random", 50, together=True)
+    ways["both heads, 100 exemplars"] = prototypes("random", 100, together=True)
 
     rows = []
     for name, decide in ways.items():
