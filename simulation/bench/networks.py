@@ -114,10 +114,9 @@ class BenchSettings:
     @property
     def _unusual(self) -> dict[str, float]:
         """Options of the quantization-aware half that are not the usual ones."""
-        names = QAT_OPTIONS
         return {
             name.replace("_", "-"): getattr(self, name)
-            for name in names
+            for name in QAT_OPTIONS
             if getattr(self, name) != BenchSettings.__dataclass_fields__[name].default
         }
 

@@ -83,8 +83,17 @@ def state_of(folder: Path) -> RunState | None:
 
 
 def position_of(folder: Path) -> str:
-    """Which step a killed run was in, as its checkpoint tells."""
-    state = state_of(folder)
+    """Which step a run is in or was killed in, as its checkpoint tells.
+
+    From a copy: reading a checkpoint clears away what a killed process left half-written beside
+    it, which a run that is still going may be about to rename.
+    """
+    checkpoint = RunFolder(folder).checkpoint
+    with tempfile.TemporaryDirectory() as name:
+        copy = Path(name) / "checkpoint"
+        if checkpoint.exists():
+            shutil.copyfile(checkpoint, copy)
+        state = CheckpointFile(copy).load()
     return f"{state.round}/{state.step}" if state else "1/train"
 
 
