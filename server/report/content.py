@@ -128,7 +128,7 @@ def _headline(
         "Headline metrics of each head with intervals; the numbers are in the table.",
         "Headline metrics with their 95 % intervals.",
     )
-    table = Table("Pooled metrics of the model's four forms", ["head", *_METRIC_COLUMNS], rows)
+    table = Table("Pooled metrics of each form of the model", ["head", *_METRIC_COLUMNS], rows)
     return Section(title, text, [picture], [table])
 
 
