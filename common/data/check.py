@@ -192,7 +192,9 @@ def _check_labels(report: DataReport, images: Sequence[LesionImage], classes: Cl
         if f.suffix.lower() in OTHER_IMAGE_SUFFIXES
     ]
     if others:
-        report.notes.append(f"images that are neither JPEG nor PNG are left out: {_some(others)}")
+        report.notes.append(
+            f"images that are neither JPEG, PNG nor DICOM are left out: {_some(others)}"
+        )
     for name in empty_class_folders(folder, classes):
         report.problems.append(f"class folder {name} holds no image")
     present = [c for c, count in report.classes.items() if count.images]

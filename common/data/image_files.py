@@ -9,15 +9,18 @@ from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from pathlib import Path, PurePosixPath
 
+from common.data.dicom import MAGIC_END, is_dicom
 from common.errors import DataNotFound, DataUnreadable
 
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".jpe", ".jfif", ".png"}
+IMAGE_SUFFIXES = {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".dcm", ".dicom"}
 OTHER_IMAGE_SUFFIXES = {
-    ".avif", ".bmp", ".dcm", ".gif", ".heic", ".heif", ".jp2", ".raw", ".tif", ".tiff", ".webp",
+    ".avif", ".bmp", ".gif", ".heic", ".heif", ".jp2", ".raw", ".tif", ".tiff", ".webp",
 }  # fmt: skip
 """Of images that are not read; a data check says that they are there."""
 
-_SAME_FORMAT = {".jpeg": ".jpg", ".jpe": ".jpg", ".jfif": ".jpg"}
+_SAME_FORMAT = {".jpeg": ".jpg", ".jpe": ".jpg", ".jfif": ".jpg", ".dicom": ".dcm"}
+_DICOM_DIRECTORY = "dicomdir"
+"""The table of contents of a DICOM medium: patients' names, no picture."""
 _NOT_IMAGES_OF_CASES = ("segmentation", "mask")
 # What systems, archives, network storage and spreadsheets leave beside images.
 _HIDDEN_PREFIXES = (".", "~$")
@@ -76,12 +79,10 @@ class ImageIndex:
 
     def _at(self, path: str) -> ImageFile | None:
         """The file at ``path``, from the folder or absolute."""
-        if PurePosixPath(path).suffix.lower() not in IMAGE_SUFFIXES:
-            return None
         file = Path(os.path.normpath(self.folder / path))
         # Unlike Path.is_file this is False, no exception, for what no file can be called.
         exists = os.path.isfile(file)  # noqa: PTH113
-        return on_disk(file, self.folder) if exists else None
+        return on_disk(file, self.folder) if exists and is_image(file) else None
 
 
 def index_of(folder: Path, entries: Iterable[Path]) -> ImageIndex:
@@ -94,7 +95,7 @@ def index_of(folder: Path, entries: Iterable[Path]) -> ImageIndex:
     known: set[tuple[str, ...]] = set()
     for entry in filter(holds_cases, entries):
         for file in image_files(entry) if entry.is_dir() else [entry]:
-            if file.suffix.lower() in IMAGE_SUFFIXES:
+            if is_image(file):
                 found = on_disk(file, folder)
                 if found.parts in known:
                     continue
@@ -137,8 +138,28 @@ def is_not_the_users(name: str) -> bool:
 
 
 def image_files(folder: Path) -> Iterator[Path]:
-    """Files below ``folder`` that are named like a JPEG or PNG; as `files_below`."""
-    return (file for file in files_below(folder) if file.suffix.lower() in IMAGE_SUFFIXES)
+    """Files below ``folder`` that are images by `is_image`; as `files_below`."""
+    return filter(is_image, files_below(folder))
+
+
+def is_image(file: Path) -> bool:
+    """Whether a file is named like a JPEG, PNG or DICOM file, or is DICOM without being so named.
+
+    DICOM files often have no suffix, or are named by numbers with dots between them. One that
+    cannot be opened counts: reading it says why.
+    """
+    suffix = file.suffix.lower()
+    if suffix in IMAGE_SUFFIXES:
+        return True
+    if (suffix and not suffix[1:].isdecimal()) or file.name.lower() == _DICOM_DIRECTORY:
+        return False
+    try:
+        if not file.is_file():
+            return False
+        with file.open("rb") as stream:
+            return is_dicom(stream.read(MAGIC_END))
+    except (OSError, ValueError):
+        return True
 
 
 def files_below(folder: Path) -> Iterator[Path]:

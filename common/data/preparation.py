@@ -16,6 +16,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from common.classes import ClassMap
 from common.data.cases import Cases, LesionImage
+from common.data.dicom import dicom_picture, is_dicom
 from common.errors import DataUnreadable
 from common.files import write_atomically
 
@@ -92,6 +93,8 @@ def prepare_cases(
     ------
     DataUnreadable
         A file that cannot be decoded; the message names it.
+    DataUnfit
+        A DICOM file without a single photograph free of text; the message names it.
     UnknownLabel
         A label outside ``classes``.
     StorageFull
@@ -115,7 +118,7 @@ def prepare_cases(
 
 
 def decode(image: LesionImage, content: bytes | None = None) -> Image.Image:
-    """Decode an image to upright RGB (EXIF orientation applied).
+    """Decode a JPEG, PNG or DICOM photograph to upright RGB (EXIF orientation applied).
 
     Parameters
     ----------
@@ -126,10 +129,14 @@ def decode(image: LesionImage, content: bytes | None = None) -> Image.Image:
     Raises
     ------
     DataUnreadable
-        Not a complete JPEG or PNG, or one of more than `MOST_PIXELS`; the message names the
-        file.
+        Not a complete JPEG, PNG or DICOM file, or one of more than `MOST_PIXELS`; the message
+        names the file.
+    DataUnfit
+        A DICOM file that holds no photograph, or one with text burned into it.
     """
     encoded = image.read() if content is None else content
+    if is_dicom(encoded):
+        return dicom_picture(encoded, image.location, MOST_PIXELS)
     try:
         with (
             warnings.catch_warnings(action="ignore"),
@@ -140,8 +147,8 @@ def decode(image: LesionImage, content: bytes | None = None) -> Image.Image:
             return _as_rgb(ImageOps.exif_transpose(picture))
     except (OSError, SyntaxError, ValueError, struct.error) as error:
         raise DataUnreadable(
-            f"{image.location} is not a readable JPEG or PNG ({_in_words(error)}); replace or "
-            "remove it"
+            f"{image.location} is not a readable JPEG, PNG or DICOM file ({_in_words(error)}); "
+            "replace or remove it"
         ) from error
 
 

@@ -43,11 +43,19 @@ def read_table(path: Path) -> ImageTable:
     Raises DataUnreadable where it is not such a table; the message names file and line.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError:
-        raise DataUnreadable(f"{path} is not UTF-8 text; save it as CSV with UTF-8") from None
+        content = path.read_bytes()
     except OSError as error:
         raise DataUnreadable(f"cannot read {path}: {os.strerror(error.errno or 0)}") from error
+    return parse_table(content, path)
+
+
+def parse_table(content: bytes, path: Path) -> ImageTable:
+    """As `read_table`, of a file whose content is known; ``path`` is what messages call it."""
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise DataUnreadable(f"{path} is not UTF-8 text; save it as CSV with UTF-8") from None
+    text = text.replace("\r\n", "\n").replace("\r", "\n")  # as files are read
     written = text.lstrip("\r\n")
     skipped, text = text[: len(text) - len(written)].count("\n"), written
     header = text.split("\n", 1)[0]

@@ -119,7 +119,7 @@ def test_a_closed_folder_is_not_skipped() -> None:
 def test_images_of_other_formats_are_noted(tmp_path: Path) -> None:
     write(tmp_path, "nv/a.jpg", "mel/b.tif", "mel/c.jpg")
     notes = check_folder(tmp_path, HAM10000_CLASSES).notes
-    assert "images that are neither JPEG nor PNG are left out: mel/b.tif" in notes
+    assert "images that are neither JPEG, PNG nor DICOM are left out: mel/b.tif" in notes
 
 
 def test_a_stray_table_does_not_hide_class_folders(tmp_path: Path) -> None:
