@@ -23,6 +23,11 @@ FedqanaError
 │   ├── SchemaMismatch       43   the history database has another schema version
 │   └── StateInUse           44   another process is changing a site's state
 ├── DeviceError              50   the Akida device refused or disappeared
+├── ServiceError                  whoever runs the server or a site's edge client
+│   ├── ServerUnreachable    51   the coordinator's server does not answer, or not over TLS
+│   ├── EnrolmentRefused     52   an invitation that is unknown, used, expired or revoked
+│   ├── ServiceUnavailable   53   a local service is not running or busy
+│   └── CheckFailed          54   a check of the site found something that is to be mended
 └── SettingsError            60   an option or a plan that contradicts itself
 
 The number is the process's exit status; 2 is a usage error (click), 70 a bug in FedQANA,
@@ -170,6 +175,34 @@ class DeviceError(FedqanaError):
     """The Akida device refused a request or disappeared."""
 
     exit_status = 50
+
+
+class ServiceError(FedqanaError):
+    """Something about a server or a local service."""
+
+
+class ServerUnreachable(ServiceError):
+    """The coordinator's server does not answer, or its certificate does not fit."""
+
+    exit_status = 51
+
+
+class EnrolmentRefused(ServiceError):
+    """An invitation or a membership that does not hold."""
+
+    exit_status = 52
+
+
+class ServiceUnavailable(ServiceError):
+    """A service on this machine is not running, or busy for longer than asked to wait."""
+
+    exit_status = 53
+
+
+class CheckFailed(ServiceError):
+    """A check of the site found something to mend."""
+
+    exit_status = 54
 
 
 class SettingsError(FedqanaError):

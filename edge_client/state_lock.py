@@ -1,16 +1,12 @@
 """One process at a time changes a site's state folder; nobody looks while it does."""
 
-import fcntl
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from common.errors import StateInUse, StorageFull
-from common.files import writing_to
+from common.file_lock import file_lock
 
 WAIT_SECONDS = 60.0
-_LOOK_AGAIN_SECONDS = 0.1
 
 
 @contextmanager
@@ -38,25 +34,9 @@ def state_in_use(
     if shared and not path.exists():
         yield
         return
-    with writing_to(path):
-        state_dir.mkdir(parents=True, exist_ok=True)
-        stream = path.open("rb" if shared else "ab")
-    how = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
-    give_up = time.monotonic() + wait
-    with stream:
-        while True:
-            try:
-                fcntl.flock(stream, how | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > give_up:
-                    raise StateInUse(
-                        f"another process is changing the site's state in {state_dir}; wait for "
-                        "it to end, then try again"
-                    ) from None
-            except OSError as error:
-                raise StorageFull(
-                    f"cannot lock {path}: {error.strerror}; keep the state on a local disk"
-                ) from error
-            time.sleep(_LOOK_AGAIN_SECONDS)
+    busy = (
+        f"another process is changing the site's state in {state_dir}; wait for it to end, then "
+        "try again"
+    )
+    with file_lock(path, wait, busy, shared=shared):
         yield
