@@ -162,3 +162,52 @@ class SchemaStatus:
     state: str
     version: str | None
     needed: str
+
+
+MEMBER_STATES = ("invited", "pending", "approved", "revoked")
+
+
+@dataclass(frozen=True)
+class Member:
+    """A hospital site of this coordinator.
+
+    ``state`` is one of `MEMBER_STATES`; ``code_sha256`` the hash of its one-time code, empty once
+    used; ``public_key`` its node key in OpenSSH's form; ``node_id`` Flower's, as text, while
+    approved; ``software`` what it said it runs; ``heard_at`` when it last answered a message.
+    """
+
+    name: str
+    state: str
+    code_sha256: str
+    expires_at: datetime
+    public_key: str
+    node_id: str
+    software: dict[str, str]
+    invited_at: datetime
+    joined_at: datetime | None = None
+    approved_at: datetime | None = None
+    revoked_at: datetime | None = None
+    heard_at: datetime | None = None
+
+
+@dataclass(frozen=True)
+class AuditLine:
+    """One line of the coordinator's append-only audit trail."""
+
+    number: int
+    at: datetime
+    actor: str
+    action: str
+    subject: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class Promotion:
+    """A version that the coordinator put into service; ``action`` is "promote" or "rollback"."""
+
+    number: int
+    at: datetime
+    run_id: str
+    version: int
+    action: str

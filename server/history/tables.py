@@ -190,3 +190,54 @@ events = Table(
     Index("ix_events_run_id_number", "run_id", "number"),
     sqlite_autoincrement=True,
 )
+
+members = Table(
+    "members",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("state", Text, nullable=False),
+    Column("code_sha256", Text, nullable=False),
+    Column("expires_at", UtcDateTime, nullable=False),
+    Column("public_key", Text, nullable=False),
+    # Flower's node ids are unsigned 64-bit integers: text.
+    Column("node_id", Text, nullable=False),
+    Column("software", FiniteJson, nullable=False),
+    Column("invited_at", UtcDateTime, nullable=False),
+    Column("joined_at", UtcDateTime),
+    Column("approved_at", UtcDateTime),
+    Column("revoked_at", UtcDateTime),
+    Column("heard_at", UtcDateTime),
+)
+
+
+def _numbered() -> Column[int]:
+    return Column(
+        "number",
+        BigInteger().with_variant(Integer, "sqlite"),
+        primary_key=True,
+        autoincrement=True,
+    )
+
+
+audit = Table(
+    "audit",
+    metadata,
+    _numbered(),
+    Column("at", UtcDateTime, nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("action", Text, nullable=False),
+    Column("subject", Text, nullable=False),
+    Column("detail", Text, nullable=False),
+    sqlite_autoincrement=True,
+)
+
+promotions = Table(
+    "promotions",
+    metadata,
+    _numbered(),
+    Column("at", UtcDateTime, nullable=False),
+    Column("run_id", Text, ForeignKey("runs.run_id"), nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("action", Text, nullable=False),
+    sqlite_autoincrement=True,
+)

@@ -23,7 +23,7 @@ def postgresql_server() -> Iterator[str]:
         with private_cluster(programs) as url:
             yield url
     else:
-        pytest.skip("no PostgreSQL: run .ci/postgresql.sh or set FEDQANA_TEST_POSTGRESQL")
+        pytest.skip("no PostgreSQL: run .ci/system-packages.sh or set FEDQANA_TEST_POSTGRESQL")
 
 
 @pytest.fixture

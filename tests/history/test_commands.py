@@ -122,11 +122,11 @@ def test_the_option_wins_over_the_environment(filled: str, tmp_path: Path) -> No
 def test_upgrade_and_status(url: str) -> None:
     with pytest.raises((DatabaseUnreachable, SchemaMismatch)):
         call(runs, "list", "--database", url)
-    assert "schema none -> 0001" in call(database, "upgrade", "--database", url)
+    assert "schema none -> 0002" in call(database, "upgrade", "--database", url)
     assert "nothing to do" in call(database, "upgrade", "--database", url)
-    assert "schema 0001 (current)" in call(database, "status", "--database", url)
+    assert "schema 0002 (current)" in call(database, "status", "--database", url)
     status = json.loads(call(database, "status", "--json", "--database", url))
-    assert (status["state"], status["version"], status["needed"]) == ("current", "0001", "0001")
+    assert (status["state"], status["version"], status["needed"]) == ("current", "0002", "0002")
     upgraded = json.loads(call(database, "upgrade", "--json", "--database", url))
     assert upgraded["before"] == upgraded["after"] == status
     schema.check(url)

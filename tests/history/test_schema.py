@@ -17,8 +17,8 @@ NEXT = """
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0002"
-down_revision = "0001"
+revision = "0003"
+down_revision = "0002"
 
 
 def upgrade() -> None:
@@ -32,7 +32,7 @@ def next_version(folder: Path, fails: bool = False) -> Path:
     """The migrations of a later FedQANA: this one's and one more."""
     migrations = folder / "50%" / "migrations"
     shutil.copytree(schema.MIGRATIONS, migrations, ignore=shutil.ignore_patterns("__pycache__"))
-    (migrations / "versions" / "0002_note.py").write_text(NEXT.format(fails=fails))
+    (migrations / "versions" / "0003_note.py").write_text(NEXT.format(fails=fails))
     return migrations
 
 
@@ -96,7 +96,7 @@ def test_an_older_schema_names_the_upgrade_which_keeps_the_records(
     for look in (schema.check, open_history):
         with pytest.raises(SchemaMismatch, match="fedqana database upgrade --database") as raised:
             look(url)
-        assert "0001" in str(raised.value) and "\n" not in str(raised.value)
+        assert "0002" in str(raised.value) and "\n" not in str(raised.value)
     assert schema.upgrade(url).state == "older"
     schema.check(url)
     with open_history(url) as history:
@@ -124,7 +124,7 @@ def test_a_newer_schema_asks_for_a_newer_program(
         later.setattr(schema, "MIGRATIONS", next_version(tmp_path))
         schema.upgrade(url)
     for look in (schema.check, schema.upgrade, open_history):
-        with pytest.raises(SchemaMismatch, match=r"0002.*install a newer fedqana"):
+        with pytest.raises(SchemaMismatch, match=r"0003.*install a newer fedqana"):
             look(url)
     assert schema.status(url).state == "newer"
 
