@@ -30,6 +30,8 @@ PROGRAM = "program.fbz"
 QUANTIZED = "quantized.npz"
 FLOAT = "float.npz"
 CARD = "card.json"
+SIGNATURE = "card.sig"
+"""Ed25519 signature of the card by the coordinator, 64 bytes, where a bundle travels."""
 _SOFTWARE = ("flwr", "tensorflow", "tf_keras", "akida", "cnn2snn", "quantizeml", "numpy")
 
 

@@ -1,21 +1,27 @@
 """Instructions and answers as Flower messages; the one place that knows Flower's records.
 
-Flower 1.41's Message API: a message carries a RecordDict of an ArrayRecord (weights), and
-ConfigRecords (JSON text, file contents as bytes).
+Flower 1.41's Message API: a message carries a RecordDict of ArrayRecords (weights), and
+ConfigRecords (JSON text, file contents as bytes). Flower sends every array as an object of its own,
+with a signed request and a database transaction each; so all weights of a message travel as one
+array, the bytes of an uncompressed .npz file.
 """
 
+import hashlib
+import io
 import os
+import zipfile
 
 os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
 os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
+from common.arrays import from_npz, to_npz
 from common.errors import SiteRefused
 from common.messages import ASKS, KINDS, Answer, Instruction, Kind
 
@@ -28,6 +34,9 @@ MESSAGE_TYPES: dict[Kind, str] = {
     "final": "query.final",
 }
 """Flower routes by these; queries carry an action's name."""
+
+
+_PACKED = "packed"
 
 
 def to_array_record(arrays: Mapping[str, NDArray[np.float32]]) -> ArrayRecord:
@@ -46,15 +55,41 @@ def from_array_record(record: ArrayRecord) -> dict[str, NDArray[np.float32]]:
     return arrays
 
 
+def pack_arrays(arrays: Mapping[str, NDArray[np.float32]]) -> ArrayRecord:
+    """Named arrays as one: a message with 150 arrays takes 150 requests, with one it takes two."""
+    packed = to_npz({name: np.ascontiguousarray(array) for name, array in arrays.items()})
+    return ArrayRecord({_PACKED: Array(np.frombuffer(packed, np.uint8))})
+
+
+def unpack_arrays(record: ArrayRecord) -> dict[str, NDArray[np.float32]]:
+    """What `pack_arrays` packed; SiteRefused("malformed") for anything else."""
+    found = from_array_record(record)
+    packed = found.get(_PACKED)
+    if packed is None or len(found) != 1 or packed.dtype != np.uint8 or packed.ndim != 1:
+        raise SiteRefused("malformed", "the arrays of the message are not packed as agreed")
+    content = packed.tobytes()
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            members = archive.infolist()
+        # What is compressed may be a thousand times larger than it looks.
+        if any(m.compress_type != zipfile.ZIP_STORED for m in members):
+            raise ValueError("compressed")
+        if sum(m.file_size for m in members) > len(content):
+            raise ValueError("sizes that cannot be")
+        return from_npz(content)
+    except (ValueError, OSError, zipfile.BadZipFile, NotImplementedError) as error:
+        raise SiteRefused("malformed", "an array of the message cannot be decoded") from error
+
+
 def pack_instruction(instruction: Instruction) -> RecordDict:
     """An instruction as the content of a message."""
     content = RecordDict({"instruction": ConfigRecord({"ask": instruction.ask.model_dump_json()})})
     if instruction.arrays:
-        content["arrays"] = to_array_record(instruction.arrays)
+        content["arrays"] = pack_arrays(instruction.arrays)
     if instruction.files:
         content["files"] = ConfigRecord(dict(instruction.files))
     if instruction.teacher:
-        content["teacher"] = to_array_record(instruction.teacher)
+        content["teacher"] = pack_arrays(instruction.teacher)
     return content
 
 
@@ -72,9 +107,9 @@ def unpack_instruction(message: Message) -> Instruction:
         return Instruction(
             kind,
             ask,
-            from_array_record(arrays) if arrays is not None else {},
+            unpack_arrays(arrays) if arrays is not None else {},
             {str(n): bytes(v) for n, v in files.items()} if files is not None else {},
-            from_array_record(teacher) if teacher is not None else {},
+            unpack_arrays(teacher) if teacher is not None else {},
         )
     except (KeyError, ValidationError, TypeError) as error:
         raise SiteRefused("bad-instruction", "the coordinator's message is malformed") from error
@@ -84,7 +119,7 @@ def pack_answer(answer: Answer) -> RecordDict:
     """A site's answer as the content of a reply."""
     content = RecordDict({"answer": ConfigRecord({"reply": answer.reply, "error": answer.error})})
     if answer.arrays:
-        content["arrays"] = to_array_record(answer.arrays)
+        content["arrays"] = pack_arrays(answer.arrays)
     return content
 
 
@@ -96,7 +131,7 @@ def unpack_answer(content: RecordDict) -> Answer:
         return Answer(
             str(said["reply"]),
             str(said["error"]),
-            from_array_record(arrays) if arrays is not None else {},
+            unpack_arrays(arrays) if arrays is not None else {},
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise SiteRefused("malformed", "the reply is not an answer") from error
@@ -104,15 +139,30 @@ def unpack_answer(content: RecordDict) -> Answer:
 
 def payload_bytes(content: RecordDict) -> int:
     """Size of a message's payload in bytes: arrays, texts and files, without framing."""
-    total = sum(len(a.data) for record in content.array_records.values() for a in record.values())
+    total = sum(len(part) for part in payload_parts(content))
+    numbers = [v for v in _values(content) if not isinstance(v, str | bytes)]
+    return total + 8 * len(numbers)
+
+
+def payload_sha256(content: RecordDict) -> str:
+    """Hexadecimal SHA-256 of a message's payload: of its `payload_parts`, one after the other."""
+    digest = hashlib.sha256()
+    for part in payload_parts(content):
+        digest.update(part)
+    return digest.hexdigest()
+
+
+def payload_parts(content: RecordDict) -> Iterator[bytes]:
+    """A message's arrays (numpy's .npy format) in their order, then its texts and files."""
+    for arrays in content.array_records.values():
+        yield from (array.data for array in arrays.values())
+    for value in _values(content):
+        if isinstance(value, str | bytes):
+            yield value.encode(errors="replace") if isinstance(value, str) else value
+
+
+def _values(content: RecordDict) -> Iterator[str | bytes | bool | float]:
+    """Flower lets a record hold numbers and lists too, which the agreed messages never do."""
     for record in content.config_records.values():
         for value in record.values():
-            total += sum(map(_bytes_of, value if isinstance(value, list) else [value]))
-    return total
-
-
-def _bytes_of(value: str | bytes | bool | float) -> int:
-    """Flower lets a record hold numbers too, which the agreed messages never do."""
-    if isinstance(value, str):
-        return len(value.encode(errors="replace"))
-    return len(value) if isinstance(value, bytes) else 8
+            yield from value if isinstance(value, list) else [value]

@@ -16,7 +16,7 @@ from common.errors import SiteRefused
 from common.neurons import NeuronSet
 from common.qana.config import QanaConfig
 
-PROTOCOL = 4
+PROTOCOL = 5
 """Raised whenever a message changes its meaning; both sides must have the same."""
 
 Kind = Literal["handshake", "train", "evaluate", "deploy", "share", "final"]
@@ -26,11 +26,14 @@ SiteCode = Literal[
     "bad-instruction",
     "no-cases",
     "data-unreadable",
+    "wrong-image-size",
     "bundle-damaged",
     "device-error",
     "storage-full",
     "state-damaged",
     "state-in-use",
+    "declined",
+    "below-minimum",
     "internal-error",
 ]
 """Why a site could not do what it was asked: the only words it sends."""
@@ -51,7 +54,7 @@ BACKEND = r"^(software backend \(akida [0-9.]{1,16}\)|[A-Za-z0-9]+/[A-Za-z0-9_]+
 """Akida's software backend, or a device as Akida describes it, e.g. ``PCIe/NSoC_v2/0``."""
 
 
-KeptCode = Literal["", "worse-than-current", "does-not-fit"]
+KeptCode = Literal["", "worse-than-current", "does-not-fit", "below-minimum"]
 """Why an edge client kept the version it had."""
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from common.akida_runtime import LearningProgram, Program, available_device
 from common.data.cases import Cases
-from common.errors import BundleDamaged, DataUnfit, SettingsError, StateDamaged
+from common.errors import BundleDamaged, DataUnfit, SettingsError, SiteRefused, StateDamaged
 from common.files import sha256_of
 from common.neurons import Neurons, NeuronSet, to_set
 from edge_client.acceptance import Hits, balanced_accuracy, loss_of_recall
@@ -26,6 +26,9 @@ from edge_client.versions import InstallReport, VersionFolder
 DOES_NOT_FIT = "does not fit"
 """Begins the reason of a version that was kept out because it does not map onto the device."""
 
+BELOW_MINIMUM = "below the minimum"
+"""Begins the reason of a version that was kept out because it recognises too little."""
+
 
 @dataclass(frozen=True)
 class EdgeSettings:
@@ -34,20 +37,22 @@ class EdgeSettings:
     ``tolerance`` is how much worse, in balanced accuracy of the chip's head on the held-back
     cases, a new program may be than the one in service. It is kept out where it is worse than
     that and by more than ``evidence`` standard errors, so that few cases of rare classes do not
-    decide by chance (1.645: 5 % of equally good programs, one-sided). ``device`` is the chip
-    whose virtual twin the fit is reported for. ``rule`` is how its learning layer learns
-    (docs/on-chip-learning.md); ``seed`` draws new neurons.
+    decide by chance (1.645: 5 % of equally good programs, one-sided). ``minimum`` is the balanced
+    accuracy below which it is kept out in any case, also without a case to judge it by; 0 for
+    none. ``device`` is the chip whose virtual twin the fit is reported for. ``rule`` is how its
+    learning layer learns (docs/on-chip-learning.md); ``seed`` draws new neurons.
     """
 
     tolerance: float = 0.05
     evidence: float = 1.645
+    minimum: float = 0.0
     device: str = "AKD1000"
     rule: LearningRule = "prototypes"
     seed: int = 0
 
 
 @dataclass
-class _Serving:
+class Serving:
     """What is in service: version, program with global head, chip head, cases it learned."""
 
     version: str
@@ -87,7 +92,7 @@ class EdgeClient:
             self._versions.clean()
         self.journal = CaseJournal(state_dir / "cases.journal", read_only=read_only)
         self._held_back = held_back
-        self._serving: _Serving | None = None
+        self._serving: Serving | None = None
 
     def install(
         self,
@@ -115,6 +120,12 @@ class EdgeClient:
         store : ExemplarStore
             Of the site's own training cases; the journal's of earlier rounds are offered to it.
             At least one case in all.
+
+        Raises
+        ------
+        SiteRefused
+            "below-minimum", where the program does not reach the settings' minimum and there is
+            none in service that could be kept: then none is.
         """
         if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]*", version):
             raise SettingsError(f"{version!r} is no version name; use letters, digits, . _ -")
@@ -133,13 +144,15 @@ class EdgeClient:
         before = None if previous is None else self._restored(previous, before=round_number)
         hits_before = None if before is None else before.head.hits(validation.images, codes)
         reason = self._objection(hits, hits_before, codes)
+        if before is None and reason.startswith(BELOW_MINIMUM):
+            raise SiteRefused("below-minimum", f"version {version} is not installed: {reason}")
         if device.real and not fit.fits:
             if before is None:
                 complete.require_fit(self._settings.device)
             reason = f"{DOES_NOT_FIT} {self._settings.device}: {fit.reason}"
-        serving, registry = _Serving(version, program, head, []), classes
+        serving, registry = Serving(version, program, head, []), classes
         if reason and before is not None and previous is not None:
-            serving = _Serving(version, before.program, before.head, [])
+            serving = Serving(version, before.program, before.head, [])
             registry = self._versions.report(previous).registry
             store = self._first_store(previous)
         report = InstallReport(
@@ -181,7 +194,7 @@ class EdgeClient:
         unknown until now becomes a class of the chip's head. Raises DataUnfit for an image of
         another size, StorageFull with nothing learned.
         """
-        serving = self._in_service()
+        serving = self.in_service()
         if case.image.shape != serving.program.input_shape:
             raise _wrong_shape(case.image.shape, serving.program)
         if not self.journal.append(case):
@@ -198,7 +211,7 @@ class EdgeClient:
         never: the head is relearned from store and journal. False where nothing changes; raises
         DataUnfit where no such case was learned here.
         """
-        serving = self._in_service()
+        serving = self.in_service()
         try:
             changed = self.journal.correct(case_id, code)
         except KeyError as error:
@@ -217,7 +230,7 @@ class EdgeClient:
         ``program`` is the SHA-256, and with Akida's own rule, whose neurons mean something only
         beside each other.
         """
-        head = self._in_service().head
+        head = self.in_service().head
         if head.rule != "prototypes" or not self.serves(program):
             return None
         own = {code: part for code, part in head.own_neurons().items() if code not in known}
@@ -225,7 +238,9 @@ class EdgeClient:
 
     def serves(self, program: str) -> bool:
         """Whether the program in service is the one of which ``program`` is the SHA-256."""
-        file = self._versions.read(self._in_service().version, "program.fbz")
+        if self._versions.current() is None:
+            return False
+        file = self._versions.read(self.in_service().version, "program.fbz")
         return sha256_of(file) == program
 
     def adopt(self, foreign: Mapping[str, Neurons]) -> int:
@@ -234,7 +249,7 @@ class EdgeClient:
         Returns how many: the site's own neuron that comes back is not one of another site. None
         with Akida's own rule.
         """
-        head = self._in_service().head
+        head = self.in_service().head
         if head.rule != "prototypes":
             return 0
         own = head.own_neurons()
@@ -248,7 +263,7 @@ class EdgeClient:
 
     def save(self) -> None:
         """Write the learned layer down, so that a restart need not learn its cases again."""
-        serving = self._in_service()
+        serving = self.in_service()
         self._versions.save_learned(
             serving.version,
             serving.head.learner.to_bytes(),
@@ -260,7 +275,7 @@ class EdgeClient:
 
     def classify(self, images: NDArray[np.uint8], classes: Sequence[str]) -> NDArray[np.float32]:
         """Potentials of the chip's head, see `ChipHead.potentials_for`."""
-        return self._in_service().head.potentials_for(images, classes)
+        return self.in_service().head.potentials_for(images, classes)
 
     def decide(self, images: NDArray[np.uint8], classes: Sequence[str]) -> NDArray[np.float32]:
         """What the site answers: scores of both heads together, columns as ``classes``.
@@ -268,7 +283,7 @@ class EdgeClient:
         See `edge_client.decision`. Raises UnknownLabel where a head has a class that is not in
         ``classes``.
         """
-        serving = self._in_service()
+        serving = self.in_service()
         own = self._versions.report(serving.version).registry
         codes = (*own, *(code for code in serving.head.classes if code not in own))
         scores = combined_scores(
@@ -280,21 +295,25 @@ class EdgeClient:
 
     def classify_global(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Logits of the serving program's own head, (n, its classes)."""
-        return self._in_service().program.predict_potentials(images)
+        return self.in_service().program.predict_potentials(images)
 
     def exemplars(self) -> ExemplarStore:
         """The exemplars that the chip's head learned from."""
-        return self._in_service().head.store
+        return self.in_service().head.store
+
+    def round_of(self, version: str) -> int:
+        """The site's round in which a version was installed."""
+        return self._versions.report(version).round
 
     @property
     def classes(self) -> tuple[str, ...]:
         """Codes the chip's head knows."""
-        return self._in_service().head.classes
+        return self.in_service().head.classes
 
     @property
     def num_weights(self) -> int:
         """Connections of each neuron of the chip's head: the highest potential there is."""
-        return self._in_service().head.learner.num_weights
+        return self.in_service().head.learner.num_weights
 
     def rollback(self) -> str:
         """Return to the last version with another program; returns its name.
@@ -310,7 +329,7 @@ class EdgeClient:
 
     def status(self) -> dict[str, Any]:
         """What is in service and how much it has learned, as plain JSON values."""
-        serving = self._in_service()
+        serving = self.in_service()
         return {
             "version": serving.version,
             "serving": self._served_by(serving.version),
@@ -321,7 +340,8 @@ class EdgeClient:
             "backend": available_device().name,
         }
 
-    def _in_service(self) -> _Serving:
+    def in_service(self) -> Serving:
+        """What answers now: version, program, chip head; ModelNotFound before the first one."""
         if self._serving is None:
             self._serving = self._restored(self._versions.require_current())
         return self._serving
@@ -340,7 +360,7 @@ class EdgeClient:
         older = [name for name in names if self._versions.report(name).round < round_number]
         return older[-1] if older else None
 
-    def _restored(self, version: str, before: int | None = None) -> _Serving:
+    def _restored(self, version: str, before: int | None = None) -> Serving:
         """A version as it was last saved, with the journalled cases it had not learned yet.
 
         Cases of round ``before`` and later are left out.
@@ -367,11 +387,11 @@ class EdgeClient:
             report.rule,
             self._versions.foreign(version),
         )
-        serving = _Serving(version, program, head, list(state.cases))
+        serving = Serving(version, program, head, list(state.cases))
         _learn(serving, self._later_cases(report.round, before))
         return serving
 
-    def _relearned(self, version: str, program: Program, before: int | None = None) -> _Serving:
+    def _relearned(self, version: str, program: Program, before: int | None = None) -> Serving:
         """A version as the journal of now would have made it, from its installation on.
 
         Cases of round ``before`` and later are left out.
@@ -379,7 +399,7 @@ class EdgeClient:
         report, foreign = self._versions.report(version), self._versions.foreign(version)
         store = self._first_store(version).with_cases(self._cases(report.round - 1))
         head, _ = ChipHead.relearned(program, report.registry, store, report.seed, report.rule)
-        serving = _Serving(version, program, head, [])
+        serving = Serving(version, program, head, [])
         _learn(serving, self._later_cases(report.round, before))
         if foreign:
             head.adopt(foreign)
@@ -401,6 +421,10 @@ class EdgeClient:
 
     def _objection(self, new: Hits, before: Hits | None, codes: list[str]) -> str:
         """Why the program in service should be kept, or an empty text."""
+        minimum, reached = self._settings.minimum, balanced_accuracy(new, codes)
+        if minimum and (reached is None or reached < minimum):
+            found = "not known without held-back cases" if reached is None else f"{reached:.3f}"
+            return f"{BELOW_MINIMUM} of {minimum:g}: the chip head's balanced accuracy is {found}"
         if before is None or not codes:
             return ""
         loss, standard_error = loss_of_recall(new, before, codes)
@@ -414,7 +438,7 @@ class EdgeClient:
         )
 
 
-def _learn(serving: _Serving, cases: Sequence[LabelledCase]) -> None:
+def _learn(serving: Serving, cases: Sequence[LabelledCase]) -> None:
     new = [case for case in cases if case.case_id not in serving.learned]
     serving.head.learn(new)
     serving.learned += [case.case_id for case in new]

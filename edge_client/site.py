@@ -3,7 +3,7 @@
 site.json       name, class map, whether it shares neurons
 cases.npz       training, validation and test cases
 arrivals.npz    newly labelled cases and the round after which each arrives (simulation)
-state/          journal, exemplars and versions of the edge client, per run
+state/          journal, exemplars and versions of the edge client, whatever the run
 """
 
 import json
@@ -47,11 +47,14 @@ class SiteData:
         """Ids of the lesions that nothing may be learned from."""
         return frozenset((*self.validation.lesion_ids, *self.test.lesion_ids))
 
-    def arriving(self, round_number: int, known: Container[str] = ()) -> list[LabelledCase]:
-        """The labelled cases that have arrived by a round, in order, without those of ``known``.
+    def arriving(
+        self, round_number: int, known: Container[str] = (), learned_in: int | None = None
+    ) -> list[LabelledCase]:
+        """The labelled cases that have arrived by a run's round, in order, but for ``known``.
 
-        ``known`` are ids of cases that were learned in earlier rounds. A case of a lesion that is
-        held back is left out: it would be judged on what it had learned.
+        ``known`` are ids of cases that were learned in earlier rounds; ``learned_in`` is the site's
+        own number of this round where it differs. A case of a lesion that is held back is left
+        out: it would be judged on what it had learned.
         """
         held_back = self.held_back
         return [
@@ -59,7 +62,7 @@ class SiteData:
                 case_id=self.arrivals.case_ids[i],
                 lesion_id=self.arrivals.lesion_ids[i],
                 code=self.classes.codes[self.arrivals.labels[i]],
-                round=round_number,
+                round=round_number if learned_in is None else learned_in,
                 image=self.arrivals.images[i],
             )
             for i in np.flatnonzero(self.arrival_rounds <= round_number)
@@ -118,9 +121,10 @@ class SiteFolder:
                 f"a file in {self.path} cannot be read ({error}); prepare the site again"
             ) from error
 
-    def state(self, run: str) -> Path:
-        """Where the edge client keeps what it has learned in a run."""
-        return self.path / "state" / run
+    @property
+    def state(self) -> Path:
+        """Where the edge client keeps what it has learned."""
+        return self.path / "state"
 
 
 def _flatten(parts: dict[str, Cases]) -> dict[str, NDArray[np.generic]]:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from common import __version__
 from common.akida_runtime import Program
-from common.bundle import CARD, FLOAT, PROGRAM, QUANTIZED, Bundle, parse_card
+from common.bundle import CARD, FLOAT, PROGRAM, QUANTIZED, SIGNATURE, Bundle, parse_card
 from common.data.balance import smote
 from common.data.cases import Cases
 from common.errors import (
@@ -23,11 +23,13 @@ from common.errors import (
     FedqanaError,
     ModelDoesNotFit,
     ModelNotFound,
+    SettingsError,
     SiteRefused,
     StateDamaged,
     StateInUse,
     StorageFull,
 )
+from common.keys import is_sealed
 from common.messages import (
     PROTOCOL,
     Answer,
@@ -55,11 +57,17 @@ from common.qana.networks import model_hash, network
 from common.qana.quantize import CALIBRATION_IMAGES, observe_ranges
 from common.seeds import derive_seed
 from edge_client.case_journal import CaseJournal, LabelledCase
+from edge_client.client_folder import pinned_seal
 from edge_client.exemplars import ExemplarStore
-from edge_client.service import DOES_NOT_FIT, EdgeClient, EdgeSettings
+from edge_client.policy import read_policy
+from edge_client.reporting import judged_on, reported
+from edge_client.run_rounds import site_rounds
+from edge_client.service import BELOW_MINIMUM, DOES_NOT_FIT, EdgeClient, EdgeSettings
 from edge_client.site import SiteData, SiteFolder, relabelled
 from edge_client.state_lock import state_in_use
 from edge_client.training import TrainSettings, train_locally
+from edge_client.training_progress import TrainingProgress
+from edge_client.training_time import allowed_training
 
 log = logging.getLogger("fedqana.site")
 
@@ -72,15 +80,18 @@ def answer(instruction: Instruction, folder: SiteFolder) -> Answer:
     """Do what is asked; a failure becomes a code, its text stays in the site's own log."""
     tasks: dict[type, Callable[..., Answer]] = {
         HandshakeAsk: handshake,
-        TrainAsk: train,
+        TrainAsk: train_if_allowed,
         EvaluateAsk: evaluate,
         DeployAsk: deploy,
         ShareAsk: share,
         FinalAsk: final,
     }
     try:
-        data = folder.read()
+        data = reported(folder.read(), read_policy(folder.path))
         return tasks[type(instruction.ask)](instruction, instruction.ask, folder, data)
+    except SiteRefused as error:  # it has a code of its own, and is nobody's mistake here
+        log.warning("%s: %s", instruction.kind, error)
+        return Answer(error=_code(error))
     except Exception as error:  # whatever it is, the round goes on without this site
         log.exception("%s failed", instruction.kind)
         return Answer(error=_code(error))
@@ -96,25 +107,45 @@ def _code(error: Exception) -> SiteCode:
         (StateDamaged, "state-damaged"),
         (StateInUse, "state-in-use"),
         (SiteRefused, "bad-instruction"),
+        (SettingsError, "declined"),  # a policy that cannot be read allows nothing
     ]
+    if isinstance(error, SiteRefused) and error.code in ("declined", "below-minimum"):
+        return "declined" if error.code == "declined" else "below-minimum"
     return next((code for kind, code in codes if isinstance(error, kind)), "internal-error")
 
 
 def handshake(
     instruction: Instruction, ask: HandshakeAsk, folder: SiteFolder, data: SiteData
 ) -> Answer:
-    """Who this site is and which network it builds."""
+    """Who this site is and which network it builds.
+
+    Its training cases are those it was set up with and those it learned before the run.
+    """
+    if data.train.images.shape[1] != ask.config.input_size:
+        return Answer(error="wrong-image-size")
+    rounds = site_rounds(folder.state, ask.run)
+    journal = CaseJournal(folder.state / "cases.journal", read_only=True)
     reply = HandshakeReply(
         protocol=PROTOCOL,
         site=data.name,
         classes=data.classes.codes,
         model_hash=model_hash(ask.config, len(ask.classes)),
         fedqana=__version__,
-        n_train=len(data.train),
+        n_train=len(data.train) + len(journal.cases(rounds.before)),
         n_validation=len(data.validation),
         n_test=len(data.test),
     )
     return Answer(reply.model_dump_json())
+
+
+def train_if_allowed(
+    instruction: Instruction, ask: TrainAsk, folder: SiteFolder, data: SiteData
+) -> Answer:
+    """Train where the site's policy allows it now, with no more epochs than it allows."""
+    policy = read_policy(folder.path).training
+    with allowed_training(folder.path, policy):
+        fewer = ask.model_copy(update={"epochs": policy.epochs(ask.epochs)})
+        return train(instruction, fewer, folder, data)
 
 
 def train(instruction: Instruction, ask: TrainAsk, folder: SiteFolder, data: SiteData) -> Answer:
@@ -141,6 +172,7 @@ def train(instruction: Instruction, ask: TrainAsk, folder: SiteFolder, data: Sit
             distillation=ask.distillation,
         ),
         instruction.teacher,
+        TrainingProgress(folder.path, ask).epoch,
     )
     reply = TrainReply(examples=result.examples, loss=result.loss, seconds=result.seconds)
     return Answer(reply.model_dump_json(), arrays=result.weights)
@@ -148,11 +180,12 @@ def train(instruction: Instruction, ask: TrainAsk, folder: SiteFolder, data: Sit
 
 def training_cases(ask: TrainAsk, folder: SiteFolder, data: SiteData) -> Cases:
     """The site's training cases and the journal's up to the round before, balanced if asked."""
-    journal = CaseJournal(folder.state(ask.run) / "cases.journal", read_only=True)
+    rounds = site_rounds(folder.state, ask.run)
+    journal = CaseJournal(folder.state / "cases.journal", read_only=True)
     held_back = data.held_back
     learned = [
         case
-        for case in journal.cases(ask.round - 1)
+        for case in journal.cases(rounds.number(ask.round - 1))
         if case.code in ask.classes and case.lesion_id not in held_back
     ]
     parts = [relabelled(data.train, data.classes, ask.classes)]
@@ -195,22 +228,27 @@ def evaluate(
 
 def deploy(instruction: Instruction, ask: DeployAsk, folder: SiteFolder, data: SiteData) -> Answer:
     """Install the new version on the chip, then learn the cases that arrived, one at a time."""
-    with state_in_use(folder.state(ask.run)):
+    with state_in_use(folder.state):
         return _deploy(instruction, ask, folder, data)
 
 
 def _deploy(instruction: Instruction, ask: DeployAsk, folder: SiteFolder, data: SiteData) -> Answer:
     started = time.perf_counter()
-    bundle = _verified(instruction.files)
+    bundle = _verified(instruction.files, folder)
     card = bundle.card
     program = Program.from_bytes(bundle.files[PROGRAM])
     client = _client(ask, folder, data)
-    earlier = client.journal.cases(ask.round - 1)
+    rounds = site_rounds(folder.state, ask.run)
+    number = rounds.number(ask.round)
+    earlier = client.journal.cases(number - 1)
     store = ExemplarStore.initial(data.train, data.classes.codes, seed=ask.seed)
     known = relabelled(data.validation, data.classes, card.classes)
-    report = client.install(program, str(ask.version), ask.round, card.classes, store, known)
+    judged = relabelled(judged_on(data), data.classes, card.classes)
+    report = client.install(
+        program, rounds.version(ask.version), number, card.classes, store, judged
+    )
 
-    arrived = data.arriving(ask.round, {case.case_id for case in earlier})
+    arrived = data.arriving(ask.round, {case.case_id for case in earlier}, number)
     unknown = ({case.code for case in arrived} | set(client.classes)) - set(card.classes)
     codes = (*card.classes, *sorted(unknown))
     cases = relabelled(data.validation, data.classes, codes)
@@ -237,8 +275,8 @@ def _deploy(instruction: Instruction, ask: DeployAsk, folder: SiteFolder, data: 
     reply = DeployReply(
         switched=report.switched,
         reason=_kept_because(report.reason),
-        in_service=int(report.serving),
-        cases_learned=len(arrived),
+        in_service=rounds.run_version(report.serving),
+        cases_learned=len(arrived) + _taught_since(client, report.previous, data, number),
         new_classes=codes[len(card.classes) :],
         backend=report.backend,
         heads={
@@ -264,7 +302,7 @@ def _deploy(instruction: Instruction, ask: DeployAsk, folder: SiteFolder, data: 
 def share(instruction: Instruction, ask: ShareAsk, folder: SiteFolder, data: SiteData) -> Answer:
     """Take over the neurons that other sites taught to new classes on this version's spikes."""
     started = time.perf_counter()
-    with state_in_use(folder.state(ask.run)):
+    with state_in_use(folder.state):
         client = _client(ask, folder, data)
         if not client.serves(ask.neurons.program):  # it kept an older version
             reply = ShareReply(adopted=0, seconds=time.perf_counter() - started)
@@ -294,7 +332,7 @@ def share(instruction: Instruction, ask: ShareAsk, folder: SiteFolder, data: Sit
 def final(instruction: Instruction, ask: FinalAsk, folder: SiteFolder, data: SiteData) -> Answer:
     """All heads on the test lesions, which nothing was chosen by."""
     started = time.perf_counter()
-    bundle = _verified(instruction.files)
+    bundle = _verified(instruction.files, folder)
     card = bundle.card
     program = Program.from_bytes(bundle.files[PROGRAM])
     cases = relabelled(data.test, data.classes, ask.classes)
@@ -312,7 +350,7 @@ def final(instruction: Instruction, ask: FinalAsk, folder: SiteFolder, data: Sit
     }
     n_classes = len(ask.classes)
     try:
-        with state_in_use(folder.state(ask.run)):
+        with state_in_use(folder.state):
             client = _client(ask, folder, data)
             # A class that the run did not come to know is no answer to any of its cases.
             codes = (*ask.classes, *(code for code in client.classes if code not in ask.classes))
@@ -333,21 +371,45 @@ def final(instruction: Instruction, ask: FinalAsk, folder: SiteFolder, data: Sit
 
 def _client(ask: DeployAsk | ShareAsk | FinalAsk, folder: SiteFolder, data: SiteData) -> EdgeClient:
     """The site's edge client for a run; its folder's lock is held."""
-    settings = EdgeSettings(seed=ask.seed)
-    return EdgeClient(folder.state(ask.run), settings, held_back=data.held_back)
+    policy = read_policy(folder.path).acceptance
+    settings = EdgeSettings(
+        tolerance=policy.tolerance,
+        evidence=policy.evidence,
+        minimum=policy.min_balanced_accuracy,
+        seed=ask.seed,
+    )
+    return EdgeClient(folder.state, settings, held_back=data.held_back)
+
+
+def _taught_since(client: EdgeClient, previous: str | None, data: SiteData, number: int) -> int:
+    """Cases that the hospital taught its chip since the version before, beside simulated ones."""
+    first = 0 if previous is None else client.round_of(previous)
+    arrivals = set(data.arrivals.case_ids)
+    taught = client.journal.cases(number)
+    return sum(case.round >= first and case.case_id not in arrivals for case in taught)
 
 
 def _kept_because(reason: str) -> KeptCode:
     """The code for the edge client's reason to keep its version; its text stays at the site."""
     if not reason:
         return ""
+    if reason.startswith(BELOW_MINIMUM):
+        return "below-minimum"
     return "does-not-fit" if reason.startswith(DOES_NOT_FIT) else "worse-than-current"
 
 
-def _verified(files: dict[str, bytes]) -> Bundle:
-    """The bundle that came with an instruction, every file checked against the card."""
+def _verified(files: dict[str, bytes], folder: SiteFolder) -> Bundle:
+    """The bundle that came with an instruction, every file checked against the card.
+
+    At a site that joined a coordinator the card must bear that coordinator's signature.
+    """
     contents = dict(files)
-    card = parse_card(contents.pop(CARD, b""))
+    signature = contents.pop(SIGNATURE, b"")
+    content = contents.pop(CARD, b"")
+    seal = pinned_seal(folder.path)
+    if seal and not is_sealed(seal, content, signature):
+        raise BundleDamaged("the bundle is not signed by this site's coordinator; not installed")
+    card = parse_card(content)
     if PROGRAM not in contents or QUANTIZED not in contents:
         raise BundleDamaged("the bundle came without its program or its weights; send it again")
     return Bundle(card, contents)

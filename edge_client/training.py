@@ -1,6 +1,7 @@
 """Local training of one round at one site, free of any federated engine."""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -161,11 +162,12 @@ def train_locally(
     n_classes: int,
     settings: TrainSettings,
     teacher: NamedWeights | None = None,
+    told: Callable[[int, float], None] = lambda epoch, loss: None,
 ) -> TrainResult:
     """Train the global weights on a site's cases (at least one) and return the site's weights.
 
     ``teacher`` are the float network's, needed for distillation only; its classes are the first
-    of ``n_classes``.
+    of ``n_classes``. ``told`` hears of every epoch, counted from 1, and its mean loss.
 
     The loss is cross entropy with logits shifted by the site's own log class prior, so that a
     site that lacks a class does not push it down (logit adjustment). Equal arguments give equal
@@ -192,7 +194,7 @@ def train_locally(
         tf.float32,
     )
     found: list[float] = []
-    for _ in range(settings.epochs):
+    for epoch in range(1, settings.epochs + 1):
         order = rng.permutation(len(cases))
         found = []
         for first in range(0, len(order), settings.batch):
@@ -206,6 +208,7 @@ def train_locally(
                 strengths,
             )
             found.append(float(loss))
+        told(epoch, float(np.mean(found)))
     return TrainResult(
         trainer.net.weights(), len(cases), float(np.mean(found)), time.perf_counter() - started
     )

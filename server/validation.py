@@ -4,7 +4,6 @@ A reply that fails costs its site the round; `SiteRefused.code` goes into the hi
 text of the site's does.
 """
 
-import math
 from collections.abc import Collection, Mapping
 from typing import get_args
 
@@ -31,16 +30,11 @@ from common.metrics import ScoreCounts
 from common.qana.network import BATCH_NORM_MOMENTUM, BOUND
 from common.qana.quantize import CALIBRATION_IMAGES, SMALLEST_RANGE
 from common.qana.weights import NamedWeights, is_statistic
+from common.update_reach import farthest
 
 LARGEST_STATISTIC = 1e4
 """A batch norm's mean or variance beyond this is a fault or an attack: networks trained on the
 four sources of HAM10000 stay below 100."""
-
-ADAM_REACH = 7.3
-"""Learning rates that one step can move a weight by, see `farthest`."""
-
-ROUNDING = 1e-4
-"""Of float32 weights up to a thousand."""
 
 OUTLIER = 20.0
 """Times the median; the four sources of HAM10000 stay within 1.2 of it, in every phase."""
@@ -61,8 +55,18 @@ def parsed(answer: Answer, form: type[M]) -> M:
     """The reply's message; SiteRefused with the site's own code where it reports an error."""
     if answer.error:
         code = answer.error if answer.error in get_args(SiteCode) else "malformed"
-        raise SiteRefused(code, f"the site could not do it ({code})")
+        raise SiteRefused(code, _said_by_site(code, form))
     return parse_reply(answer.reply, form)
+
+
+def _said_by_site(code: str, form: type[M]) -> str:
+    """A site's own code in words."""
+    if code == "declined":
+        what = "training now" if form is TrainReply else "this reply"
+        return f"the site's policy does not allow {what}"
+    if code == "below-minimum":
+        return "the program is below the minimum that the site's policy asks for"
+    return f"the site could not do it ({code})"
 
 
 def check_handshake(reply: HandshakeReply, classes: ClassMap, model_hash: str) -> None:
@@ -116,22 +120,6 @@ def check_update(
                 "optimizer's steps can"
             )  # fmt: skip
     return reply, answer.arrays
-
-
-def optimizer_steps(ask: TrainAsk, examples: int) -> int:
-    """Optimizer steps that a site needs to train on ``examples`` cases as asked."""
-    return ask.epochs * math.ceil(examples / ask.batch)
-
-
-def farthest(ask: TrainAsk, examples: int) -> float:
-    """How far a weight can move in a round.
-
-    One step of Adam with beta1 = 0.9 and beta2 = 0.999 moves a weight by less than 7.3 learning
-    rates, whatever the gradients: |m| / sqrt(v) is largest where g falls as (beta1 / beta2)^k
-    (Cauchy-Schwarz), 0.1 / sqrt(0.001 (1 - 0.81 / 0.999)) = 7.27. FedProx's pull is part of the
-    gradient.
-    """
-    return ADAM_REACH * ask.learning_rate * optimizer_steps(ask, examples) + ROUNDING
 
 
 def outlying_statistics(

@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-_BATCH = 256
+_BATCH = 16
+"""Images a call. Akida holds the interpreter's lock for a whole call: 256 at once, no faster per
+image, would keep a service's other threads waiting for half a second."""
 
 
 def free(model: Any) -> None:

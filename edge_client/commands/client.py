@@ -7,12 +7,25 @@ from typing import Any
 
 import click
 
+from edge_client.commands import service_calls
+from edge_client.commands.audit import audit
+from edge_client.commands.check import check
+from edge_client.commands.membership import join, prepare, rejoin, start
+from edge_client.commands.options import home_option
+from edge_client.commands.systemd import systemd
+
 _STATE = click.option(
     "--state",
     "state_dir",
     type=click.Path(path_type=Path),
     required=True,
     help="Folder of the site's state.",
+)
+_STATE_INSTEAD = click.option(
+    "--state",
+    "state_dir",
+    type=click.Path(path_type=Path),
+    help="Folder of a simulated site's state, in place of a running edge client.",
 )
 _PATIENCE = 15.0
 """Seconds to wait for a deployment that is under way."""
@@ -25,11 +38,26 @@ def client() -> None:
     """Programs and on-chip learning of one site."""
 
 
+client.add_command(audit)
+client.add_command(check)
+client.add_command(join)
+client.add_command(prepare)
+client.add_command(rejoin)
+client.add_command(start)
+client.add_command(systemd)
+for _command in service_calls.COMMANDS:
+    client.add_command(_command)
+
+
 @client.command()
-@_STATE
+@_STATE_INSTEAD
+@home_option
 @_JSON
-def status(state_dir: Path, as_json: bool) -> None:
+def status(state_dir: Path | None, home: Path, as_json: bool) -> None:
     """Show the program in service and what it has learned."""
+    if state_dir is None:
+        service_calls.status_from_service(home, as_json)
+        return
     with _held(state_dir, shared=True):
         values = _service(state_dir, read_only=True).status()
     _print(values, as_json)
@@ -56,10 +84,14 @@ def versions(state_dir: Path, as_json: bool) -> None:
 
 
 @client.command()
-@_STATE
+@_STATE_INSTEAD
+@home_option
 @_JSON
-def rollback(state_dir: Path, as_json: bool) -> None:
+def rollback(state_dir: Path | None, home: Path, as_json: bool) -> None:
     """Return to the last version with another program; nothing learned is lost."""
+    if state_dir is None:
+        service_calls.rollback_through_service(home, as_json)
+        return
     _versions(state_dir).require_current()  # before a lock makes the folder
     with _held(state_dir):
         service = _service(state_dir)

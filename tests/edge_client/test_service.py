@@ -308,7 +308,7 @@ def test_foreign_neurons_of_a_class_that_is_taught_here_are_limited_too(tmp_path
     client = EdgeClient(tmp_path)
     install(client, 1)
     before = recalls(client)[:3]
-    head = client._in_service().head
+    head = client.in_service().head
     own = head.own_neurons()
     greedy = np.full(1, -head.learner.num_weights, np.int32)
     assert client.adopt({"red": Neurons(own["green"].weights, greedy)}) == 1

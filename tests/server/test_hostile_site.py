@@ -289,7 +289,7 @@ def test_a_site_that_missed_a_deployment_learns_its_cases_with_the_next(tmp_path
     assert _refused(record) == [(1, "site-1", "deploy", "engine-error-2")]
     site = SiteFolder(folder / "sites" / "site-1")
     arrived = set(site.read().arrivals.case_ids)
-    journal = CaseJournal(site.state("tiny") / "cases.journal", read_only=True)
+    journal = CaseJournal(site.state / "cases.journal", read_only=True)
     assert {case.case_id for case in journal.cases()} == arrived
     learned = [u.cases_learned for u in record.edge_updates if u.site == "site-1"]
     assert learned == [len(arrived)]

@@ -18,14 +18,13 @@ from common.qana.config import QanaConfig
 from common.qana.network import BOUND
 from common.qana.weights import NamedWeights
 from common.score_counts import ScoreCounts
+from common.update_reach import ADAM_REACH, farthest
 from server.validation import (
-    ADAM_REACH,
     check_deployment,
     check_evaluation,
     check_final,
     check_handshake,
     check_update,
-    farthest,
     outlying_statistics,
     parsed,
 )

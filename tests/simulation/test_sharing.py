@@ -44,7 +44,7 @@ def shares(record: RunRecord) -> dict[tuple[int, str], dict[str, Any]]:
 
 
 def versions_of(run: Path, site: str) -> VersionFolder:
-    return VersionFolder(SiteFolder(run / "sites" / site).state(run.name))
+    return VersionFolder(SiteFolder(run / "sites" / site).state)
 
 
 def switched(record: RunRecord) -> dict[tuple[int, str], bool]:
@@ -74,7 +74,7 @@ def test_the_neurons_in_the_layers_are_those_of_the_last_program() -> None:
     assert serving[ROUNDS, TEACHER]
     program = sha256_of(load_bundle(RunFolder(run).version(ROUNDS)).files[PROGRAM])
     teacher = EdgeClient(
-        SiteFolder(run / "sites" / TEACHER).state(run.name),
+        SiteFolder(run / "sites" / TEACHER).state,
         EdgeSettings(seed=derive_seed(0, "deploy", TEACHER)),
         read_only=True,
     )

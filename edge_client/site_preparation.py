@@ -1,0 +1,95 @@
+"""From a folder of labelled images to a site's cases: whole lesions to train, validate and test on.
+
+A lesion's part is a matter of chance but decided once: it does not change when images are added
+later, or nothing that was held back could be trusted any more.
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+from common.classes import ClassMap
+from common.data.cases import Cases, LesionImage
+from common.data.preparation import prepare_cases
+from common.data.readers import read_lesion_images
+from common.data.splits import split_by_lesion
+from common.errors import DataUnfit
+from common.seeds import derive_seed
+from edge_client.site import PARTS, SiteData, SiteFolder
+
+FRACTIONS = {"train": 0.8, "validation": 0.1, "test": 0.1}
+
+
+def prepared_parts(
+    name: str,
+    images: list[LesionImage],
+    classes: ClassMap,
+    seed: int,
+    size: int,
+    cache: Path | None = None,
+) -> dict[str, Cases]:
+    """A site's lesions split into training, validation and test cases."""
+    split = split_by_lesion(images, FRACTIONS, derive_seed(seed, "split", name))
+    return {
+        part: prepare_cases(members, classes, size=size, cache=cache)
+        for part, members in split.items()
+    }
+
+
+def prepare_site(home: Path, name: str, data: Path, classes: ClassMap, size: int) -> SiteData:
+    """Read a hospital's images and write them into its home as cases.
+
+    Where cases are there already, their lesions keep their parts; only new lesions are split.
+
+    Raises
+    ------
+    DataNotFound, DataUnreadable, UnknownLabel
+        As `fedqana data check` says in detail.
+    DataUnfit
+        Nothing to train on, or nothing to judge by.
+    StorageFull
+    """
+    images = read_lesion_images(data, classes)
+    folder = SiteFolder(home)
+    before = folder.read() if (home / "site.json").exists() else None
+    parts = _keeping_parts(name, images, classes, size, before)
+    for part in PARTS:
+        if not len(parts[part]):
+            raise DataUnfit(
+                f"{data} gives no {part} case: a class needs at least three lesions to be split; "
+                "add images, and see 'fedqana data check'"
+            )
+    none = parts["train"].subset(np.zeros(0, np.int64))
+    site = SiteData(
+        name=name,
+        classes=classes,
+        train=parts["train"],
+        validation=parts["validation"],
+        test=parts["test"],
+        arrivals=none,
+        arrival_rounds=np.zeros(0, np.int64),
+    )
+    folder.write(site)
+    return site
+
+
+def _keeping_parts(
+    name: str,
+    images: list[LesionImage],
+    classes: ClassMap,
+    size: int,
+    before: SiteData | None,
+) -> dict[str, Cases]:
+    if before is None:
+        return prepared_parts(name, images, classes, 0, size)
+    part_of = {lesion: part for part in PARTS for lesion in getattr(before, part).lesion_ids}
+    new = [image for image in images if image.lesion_id not in part_of]
+    split = split_by_lesion(new, FRACTIONS, derive_seed(0, "split", name)) if new else {}
+    return {
+        part: prepare_cases(
+            [i for i in images if part_of.get(i.lesion_id) == part] + list(split.get(part, ())),
+            classes,
+            size=size,
+        )
+        for part in PARTS
+    }

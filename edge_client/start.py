@@ -1,0 +1,84 @@
+"""`fedqana client start`: Flower's node, the runner, the local service, kept running for months."""
+
+import logging
+import os
+import sys
+from functools import partial
+from pathlib import Path
+
+from common.errors import StateDamaged
+from common.json_log import log_to_stream, rotating_file
+from common.supervisor import ProcessSpec, Supervisor
+from edge_client.client_folder import ClientFolder
+from edge_client.coordinator import why_not_connected
+from edge_client.policy import read_policy
+from edge_client.site import SiteFolder
+
+log = logging.getLogger("fedqana.client")
+
+_HEARTBEAT_LAPSES = 70.0
+"""Seconds. Flower refuses a node's key until the heartbeat of a killed node has lapsed, up to 60 s;
+a node that is back before is never reported as lost: the round would wait out its deadline."""
+
+_ASK_AGAIN = 15.0
+"""Seconds between two tries to connect, e.g. while the site waits for approval."""
+
+
+def processes(folder: ClientFolder) -> list[ProcessSpec]:
+    """What runs at a site, in the order of its start."""
+    config = folder.config()
+    home = str(folder.path)
+    environment = {
+        "FLWR_HOME": str(folder.path / "flower"),
+        "FLWR_TELEMETRY_ENABLED": "0",
+        "FLWR_DISABLE_UPDATE_CHECK": "1",
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+        "PYTHONUNBUFFERED": "1",
+    }
+    python = [sys.executable, "-m"]
+    node = [
+        *python,
+        "edge_client.flower_node",
+        *("--root-certificates", str(folder.ca)),
+        *("--superlink", config.server),
+        *("--auth-supernode-private-key", str(folder.key)),
+        *("--node-config", f'site-folder="{home}"'),
+        *("--isolation", "process"),
+        *("--superexec-auth-secret-file", str(folder.runner_secret)),
+        *("--host", "127.0.0.1"),
+        *("--port", str(config.flower.port)),
+    ]
+    found = [
+        ProcessSpec("service", [*python, "edge_client.local_service", home], environment),
+        ProcessSpec("trainer", [*python, "edge_client.flower_runner", home], environment),
+        ProcessSpec(
+            "node",
+            node,
+            environment,
+            after_kill=_HEARTBEAT_LAPSES,
+            longest_delay=_ASK_AGAIN,
+            diagnose=partial(why_not_connected, folder),
+        ),
+    ]
+    if config.watch.folder:
+        watch = [*python, "edge_client.watched_folder", home]
+        found.append(ProcessSpec("watch", watch, environment))
+    return found
+
+
+def start(home: Path) -> None:
+    """Run the edge client until SIGTERM or SIGINT; what cannot work is refused first."""
+    folder = ClientFolder(home)
+    config = folder.config()
+    for needed in (folder.key, folder.ca, folder.runner_secret):
+        if not needed.is_file():
+            raise StateDamaged(f"{needed} is missing; restore it from a backup, or join anew")
+    SiteFolder(home).read()
+    read_policy(home)
+    os.umask(0o077)
+    (home / "flower").mkdir(exist_ok=True)
+    log_to_stream()
+    logging.getLogger().addHandler(rotating_file(folder.logs / "client.log"))
+    log.info("site %s of %s", config.site, config.server)
+    Supervisor(processes(folder)).run()
+    log.info("stopped")
