@@ -27,8 +27,10 @@ from server.transport import Delivery, Transport
 from server.validation import check_handshake, parsed
 
 T = TypeVar("T")
-Tell = Callable[[str, str, bool], None]
+Tell = Callable[..., None]
 _WAIT_FOR_NODES = 0.5
+_HANDSHAKE_SECONDS = 120.0
+"""A handshake needs no training: a site that does not answer it in time is left out for now."""
 
 
 class AcceptedSites:
@@ -40,7 +42,8 @@ class AcceptedSites:
     transport : Transport
     log : RunLog
     tell : callable
-        Shows whoever watches a step's name, a message, and whether the step is done.
+        Shows whoever watches a step's name, a message, and whether the step is done; by keyword
+        ``waiting`` (names of sites) and ``left`` (seconds).
     """
 
     def __init__(self, plan: RunPlan, transport: Transport, log: RunLog, tell: Tell) -> None:
@@ -50,6 +53,7 @@ class AcceptedSites:
         self._tell = tell
         self._nodes: dict[str, str] = {}
         self._reported: dict[str, HandshakeReply] = {}
+        self._left_out: set[str] = set()
 
     def reported_by(self, site: str) -> HandshakeReply:
         """What a site said of itself at the handshake."""
@@ -61,30 +65,7 @@ class AcceptedSites:
         Returns the sites of the run: those that fit, and the ``known`` ones of an earlier start.
         """
         nodes = self._wait_for_nodes()
-        classes = ClassMap(self._plan.classes)
-        ask = HandshakeAsk(
-            protocol=PROTOCOL,
-            run=self._plan.run,
-            classes=self._plan.classes,
-            config=self._plan.config,
-        )
-        deliveries = self._exchange({n: Instruction("handshake", ask) for n in nodes}, "handshake")
-        expected_hash = model_hash(self._plan.config, len(classes))
-        for node in nodes:
-            name, reply = f"node {node}", None
-            try:
-                reply = parsed(_answer(deliveries.get(node), self._plan.deadline), HandshakeReply)
-                if reply.site in self._nodes:  # the first one keeps the name and its record
-                    raise SiteRefused("duplicate", f"another node is {reply.site!r} already")
-                name = reply.site
-                check_handshake(reply, classes, expected_hash)
-            except SiteRefused as error:
-                self._log.event("site-left-out", f"{name}: {error}", site=name)
-                self._log.site(name, reply, f"{error.code}: {error}")
-                continue
-            self._nodes[name] = node
-            self._reported[name] = reply
-            self._log.site(name, reply)
+        self._admit(nodes)
         if not self._nodes:
             raise QuorumMissed(
                 f"none of {len(nodes)} connected sites fits the run; see 'fedqana runs show "
@@ -95,8 +76,56 @@ class AcceptedSites:
         self._tell("handshake", f"{len(self._nodes)} sites: {', '.join(sorted(self._nodes))}", True)
         return tuple(sorted({*known, *self._nodes}))
 
+    def newcomers(self) -> tuple[str, ...]:
+        """Names of sites that have connected since the last handshake and fit the run.
+
+        Sites approved while the run goes on, and those that were away when it was resumed.
+        """
+        known = {*self._nodes.values(), *self._left_out}
+        nodes = [node for node in self._transport.nodes() if node not in known]
+        before = set(self._nodes)
+        if nodes:
+            self._admit(nodes)
+        return tuple(sorted(set(self._nodes) - before))
+
+    def _admit(self, nodes: list[str]) -> None:
+        """Ask nodes who they are; keep those that fit the run, leave out the others by name."""
+        classes = ClassMap(self._plan.classes)
+        ask = HandshakeAsk(
+            protocol=PROTOCOL,
+            run=self._plan.run,
+            classes=self._plan.classes,
+            config=self._plan.config,
+        )
+        deadline = min(self._plan.deadline, _HANDSHAKE_SECONDS)
+        asks = {n: Instruction("handshake", ask) for n in nodes}
+        deliveries = self._exchange(asks, "handshake", deadline)
+        expected_hash = model_hash(self._plan.config, len(classes))
+        registered = self._transport.registered()
+        for node in nodes:
+            name = registered.get(node, f"node {node}") if registered else f"node {node}"
+            reply = None
+            try:
+                reply = parsed(_answer(deliveries.get(node), deadline), HandshakeReply)
+                if registered is not None and reply.site != name:
+                    raise SiteRefused("other-name", f"it calls itself {reply.site!r}")
+                if reply.site in self._nodes:  # the first one keeps the name and its record
+                    raise SiteRefused("duplicate", f"another node is {reply.site!r} already")
+                name = reply.site
+                check_handshake(reply, classes, expected_hash)
+            except SiteRefused as error:
+                if error.code != "missing":  # who did not answer may do so later
+                    self._left_out.add(node)
+                self._log.event("site-left-out", f"{name}: {error}", site=name)
+                self._log.site(name, reply, f"{error.code}: {error}")
+                continue
+            self._nodes[name] = node
+            self._reported[name] = reply
+            self._log.site(name, reply)
+
     def _wait_for_nodes(self) -> list[str]:
-        deadline = time.monotonic() + self._plan.deadline
+        patience = min(self._plan.gather, self._plan.deadline)
+        deadline = time.monotonic() + patience
         while True:
             nodes = self._transport.nodes()
             if len(nodes) >= self._plan.expected_sites or time.monotonic() > deadline:
@@ -104,7 +133,7 @@ class AcceptedSites:
             time.sleep(_WAIT_FOR_NODES)
         if not nodes:
             raise QuorumMissed(
-                f"no site connected within {self._plan.deadline:.0f} s; start the sites, then "
+                f"no site connected within {patience:.0f} s; start the sites, then "
                 f"resume the run {self._plan.run}"
             )
         return nodes
@@ -144,7 +173,7 @@ class AcceptedSites:
             for site, instruction in instructions.items()
             if self._nodes.get(site) in online
         }
-        deliveries = self._exchange(nodes, step)
+        deliveries = self._exchange(nodes, step, self._plan.deadline)
         usable: dict[str, T] = {}
         refused: dict[str, SiteRefused] = {}
         for site in sorted(instructions):
@@ -166,14 +195,19 @@ class AcceptedSites:
             self._log.site_result(round_number, site, step, delivery, usable.get(site), reason)
         return usable
 
-    def _exchange(self, instructions: Mapping[str, Instruction], step: str) -> dict[str, Delivery]:
+    def _exchange(
+        self, instructions: Mapping[str, Instruction], step: str, deadline: float
+    ) -> dict[str, Delivery]:
         names = {node: site for site, node in self._nodes.items()}
+        if (registered := self._transport.registered()) is not None:
+            names = {**registered, **names}
 
         def late(missing: list[str], left: float) -> None:
-            waiting = ", ".join(names.get(node, node) for node in missing)
-            self._tell(step, f"waiting for {waiting}, {left:.0f} s left", False)
+            waiting = [names.get(node, node) for node in missing]
+            text = f"waiting for {', '.join(waiting)}, {left:.0f} s left"
+            self._tell(step, text, False, waiting=tuple(waiting), left=left)
 
-        return self._transport.exchange(instructions, self._plan.deadline, late)
+        return self._transport.exchange(instructions, deadline, late)
 
 
 def _answer(delivery: Delivery | None, deadline: float) -> Answer:

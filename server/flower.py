@@ -38,7 +38,9 @@ from common.flower_records import (
 )
 from common.messages import Instruction
 from common.qana.weights import NamedWeights, is_statistic
+from server.history.membership import Membership
 from server.plan import RunPlan
+from server.server_settings import FOLDER_VARIABLE
 from server.transport import Delivery, Late
 
 _POLL_SECONDS = 0.2
@@ -52,14 +54,28 @@ logging.getLogger("flwr").setLevel(logging.WARNING)
 
 
 class FlowerTransport:
-    """`server.transport.Transport` over a Flower Grid, simulated or deployed."""
+    """`server.transport.Transport` over a Flower Grid, simulated or deployed.
 
-    def __init__(self, grid: Grid) -> None:
+    Parameters
+    ----------
+    grid : Grid
+    members : Membership, optional
+        Of a deployed server: only approved sites' nodes are asked.
+    """
+
+    def __init__(self, grid: Grid, members: Membership | None = None) -> None:
         self._grid = grid
+        self._members = members
 
     def nodes(self) -> list[str]:
         """Ids of the connected nodes; text, because Flower's are beyond a signed 64-bit integer."""
-        return sorted(str(node) for node in self._grid.get_node_ids())
+        known = self.registered()
+        nodes = sorted(str(node) for node in self._grid.get_node_ids())
+        return nodes if known is None else [node for node in nodes if node in known]
+
+    def registered(self) -> Mapping[str, str] | None:
+        """Names of approved sites by node id; None in a simulation, which has no keys."""
+        return None if self._members is None else self._members.names_by_node()
 
     def exchange(
         self, instructions: Mapping[str, Instruction], deadline: float, late: Late
@@ -95,6 +111,7 @@ class FlowerTransport:
                 if message_id in pending:
                     node = pending.pop(message_id)
                     delivered[node] = _delivery(reply, node, sent[node])
+                    self._note_heard(node, delivered[node])
             left = deadline - (time.monotonic() - started)
             if left <= 0:
                 break
@@ -103,6 +120,12 @@ class FlowerTransport:
                 if not replies:
                     time.sleep(min(_POLL_SECONDS, left))
         return delivered
+
+    def _note_heard(self, node: str, delivery: Delivery) -> None:
+        if self._members is not None and delivery.answer is not None:
+            name = self._members.names_by_node().get(node)
+            if name is not None:
+                self._members.heard(name)
 
 
 def _delivery(reply: Message, node: str, bytes_down: int) -> Delivery:
@@ -212,10 +235,17 @@ app = ServerApp()
 
 @app.main()
 def main(grid: Grid, context: Context) -> None:
-    """Run or resume the run whose folder the run configuration names.
+    """Run or resume a run.
 
-    Flower's Ray simulation has no run configuration; there the environment names it.
+    Deployed, the run configuration has the run's name and the environment the server's folder: a
+    run configuration is sent to the sites, so it holds no path. In a simulation it names the
+    folder; Flower's Ray simulation has no run configuration, there the environment does.
     """
+    if FOLDER_VARIABLE in os.environ and (run := str(context.run_config.get("run", ""))):
+        from server.deployed_run import coordinate_deployed
+
+        coordinate_deployed(run, lambda members: FlowerTransport(grid, members))
+        return
     from server.run_folder import coordinate
 
     folder = context.run_config.get("run-folder") or os.environ[RUN_VARIABLE]

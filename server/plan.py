@@ -51,7 +51,9 @@ class RunPlan(BaseModel):
     deadline : float
         Seconds that the sites have for each step.
     expected_sites : int
-        How many sites to wait for before the handshake, within the deadline.
+        How many sites to wait for before the handshake.
+    gather : float
+        Seconds to wait for them; then the run begins with those that are there.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -78,6 +80,7 @@ class RunPlan(BaseModel):
     quorum: float = Field(default=0.5, gt=0, le=1)
     deadline: float = Field(default=3600.0, gt=0)
     expected_sites: int = Field(default=1, ge=1)
+    gather: float = Field(default=60.0, ge=0)
 
     @model_validator(mode="after")
     def _has_rounds(self) -> "RunPlan":

@@ -7,7 +7,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Progress:
-    """One moment of a run: the step that begins or has ended, and a line about it."""
+    """One moment of a run: the step that begins or has ended, and a line about it.
+
+    ``waiting`` names the sites that have not answered yet, ``left`` the seconds they still have.
+    """
 
     run: str
     round: int
@@ -16,6 +19,8 @@ class Progress:
     step: str
     message: str
     done: bool
+    waiting: tuple[str, ...] = ()
+    left: float | None = None
 
 
 Listener = Callable[[Progress], None]

@@ -28,7 +28,9 @@ from common.qana.quantize import chain_names
 from common.qana.weights import NamedWeights, grow_head, trained_part
 from common.score_counts import ScoreCounts
 from common.seeds import derive_seed
+from common.update_reach import optimizer_steps
 from server.accepted_sites import AcceptedSites
+from server.bundle_delivery import files_for_sites
 from server.checkpoint import DONE, FINAL, CheckpointFile, RunState
 from server.class_registry import grow_moments, newly_met, registered_counts
 from server.flower import aggregate
@@ -51,7 +53,6 @@ from server.validation import (
     check_final,
     check_share,
     check_update,
-    optimizer_steps,
     outlying_statistics,
 )
 
@@ -71,14 +72,24 @@ class Coordinator:
         Where checkpoint and model versions go.
     transport : Transport
     history : History
+    bundle_key : bytes, optional
+        Private Ed25519 key that model versions are signed with, PEM; sites of a deployed server
+        take no others.
     """
 
     def __init__(
-        self, plan: RunPlan, data: str, folder: RunFolder, transport: Transport, history: History
+        self,
+        plan: RunPlan,
+        data: str,
+        folder: RunFolder,
+        transport: Transport,
+        history: History,
+        bundle_key: bytes | None = None,
     ) -> None:
         self._plan = plan
         self._data = data
         self._folder = folder
+        self._bundle_key = bundle_key
         self._log = RunLog(history, plan)
         self._checkpoint = CheckpointFile(folder.checkpoint)
         self._state = RunState(1, "train", plan.classes, {})
@@ -144,6 +155,7 @@ class Coordinator:
 
     def _train(self) -> str:
         plan, state = self._plan, self._state
+        state.sites = tuple(sorted({*state.sites, *self._sites.newcomers()}))
         phase = plan.phase(state.round)
         current = state.floating if phase == "float" else state.quantized
         if phase == "qat" and state.round == plan.float_rounds + 1:
@@ -296,7 +308,7 @@ class Coordinator:
                         original_classes=len(plan.classes),
                         seed=derive_seed(plan.seed, "deploy", site),
                     ),
-                    files=_files_for_sites(bundle),
+                    files=files_for_sites(bundle, self._bundle_key),
                 )
                 for site in state.sites
             },
@@ -378,7 +390,7 @@ class Coordinator:
             classes=state.classes,
             seed=derive_seed(plan.seed, "final"),
         )
-        files = {**_files_for_sites(bundle), FLOAT: bundle.files[FLOAT]}
+        files = {**files_for_sites(bundle, self._bundle_key), FLOAT: bundle.files[FLOAT]}
         replies = self._sites.ask(
             "final",
             state.round,
@@ -413,19 +425,18 @@ class Coordinator:
     def _require_quorum(self, replies: Collection[str], what: str) -> None:
         self._sites.require_quorum(replies, self._state.sites, self._state.round, what)
 
-    def _tell(self, step: str, message: str, done: bool = False) -> None:
+    def _tell(
+        self,
+        step: str,
+        message: str,
+        done: bool = False,
+        waiting: tuple[str, ...] = (),
+        left: float | None = None,
+    ) -> None:
         plan, state = self._plan, self._state
-        tell(
-            Progress(
-                plan.run, state.round, plan.rounds, plan.phase(state.round), step, message, done
-            )
-        )
-
-
-def _files_for_sites(bundle: Bundle) -> dict[str, bytes]:
-    """What a site gets of a bundle: card, program and quantized weights, not the float ones."""
-    files = {name: content for name, content in bundle.files.items() if name != FLOAT}
-    return {**files, "card.json": bundle.card.to_bytes()}
+        phase = plan.phase(state.round)
+        where = plan.run, state.round, plan.rounds, phase
+        tell(Progress(*where, step, message, done, waiting, left))
 
 
 def _shown(value: float | None) -> str:

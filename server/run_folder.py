@@ -62,12 +62,17 @@ class RunFolder:
         return self.path / "versions" / str(number)
 
 
-def coordinate(folder: Path, transport: Transport, database: str) -> None:
-    """Run or resume the run in ``folder`` until it is finished, its history in ``database``."""
+def coordinate(
+    folder: Path, transport: Transport, database: str, bundle_key: bytes | None = None
+) -> None:
+    """Run or resume the run in ``folder`` until it is finished, its history in ``database``.
+
+    ``bundle_key`` is what versions are signed with before they go to sites.
+    """
     from server.history.store import open_history
     from server.rounds import Coordinator
 
     run = RunFolder(folder)
     stored = run.stored_plan()
     with open_history(database) as history:
-        Coordinator(stored.plan, stored.data, run, transport, history).run()
+        Coordinator(stored.plan, stored.data, run, transport, history, bundle_key).run()

@@ -31,6 +31,13 @@ class Transport(Protocol):
         """Ids of the nodes connected now, as text."""
         ...
 
+    def registered(self) -> Mapping[str, str] | None:
+        """Names of sites by node, as their keys were registered; None where sites name themselves.
+
+        A simulation has no keys.
+        """
+        ...
+
     def exchange(
         self, instructions: Mapping[str, Instruction], deadline: float, late: Late
     ) -> dict[str, Delivery]:

@@ -20,8 +20,12 @@ _COMMANDS = {
     "data": "common.commands.data:data",
     "database": "server.commands.database:database",
     "model": "server.commands.model:model",
+    "models": "server.commands.models:models",
+    "rounds": "server.commands.rounds:rounds",
     "runs": "server.commands.runs:runs",
+    "server": "server.commands.server:server",
     "simulate": "simulation.commands.simulate:simulate",
+    "site": "server.commands.site:site",
 }
 
 

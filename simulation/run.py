@@ -1,7 +1,5 @@
 """A simulated run from its settings to its report."""
 
-import os
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
@@ -17,11 +15,6 @@ from simulation.sites import DataSettings, write_sites
 Engine = Literal["in-process", "ray"]
 
 _SETTINGS = "data.json"
-
-
-def new_run_name() -> str:
-    """A name that sorts by time and does not repeat."""
-    return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{os.urandom(2).hex()}"
 
 
 def known_classes(settings: DataSettings) -> tuple[str, ...]:

@@ -9,17 +9,15 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from common.classes import HAM10000_CLASSES, ClassMap
 from common.data.cases import Cases, LesionImage
-from common.data.preparation import prepare_cases
 from common.data.readers import read_lesion_images
 from common.data.sites import assign_sites
-from common.data.splits import split_by_lesion
 from common.data.synthetic import synthetic_lesion_images
 from common.errors import DataUnfit, SettingsError
 from common.files import write_atomically
 from common.seeds import derive_seed
 from edge_client.site import SiteData, SiteFolder
+from edge_client.site_preparation import prepared_parts
 
-FRACTIONS = {"train": 0.8, "validation": 0.1, "test": 0.1}
 POOLED = "pooled"
 _DONE = "sites.json"
 
@@ -149,11 +147,7 @@ def _site_data(
 ) -> SiteData:
     """One site's lesions split into parts; new cases and the new class moved to arrivals."""
     classes = ClassMap(settings.classes)
-    split = split_by_lesion(images, FRACTIONS, derive_seed(settings.seed, "split", name))
-    parts = {
-        part: prepare_cases(members, classes, size=settings.size, cache=cache)
-        for part, members in split.items()
-    }
+    parts = prepared_parts(name, images, classes, settings.seed, settings.size, cache)
     train, arrivals, rounds = _arrivals(name, parts["train"], classes, settings)
     if not len(train):
         raise DataUnfit(

@@ -32,3 +32,15 @@ def database_url(database: str | None, out: Path) -> str:
     from server.history.engine import default_url
 
     return database or default_url(out)
+
+
+server_option = click.option(
+    "--server",
+    "server_dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("fedqana-server"),
+    envvar="FEDQANA_SERVER",
+    show_default=True,
+    show_envvar=True,
+    help="The server's folder.",
+)

@@ -41,10 +41,11 @@ from common.qana.quantize import CALIBRATION_IMAGES, observe_ranges
 from common.qana.weights import NamedWeights
 from common.seeds import derive_seed
 from edge_client.site import relabelled
+from edge_client.site_preparation import FRACTIONS
 from edge_client.training import TrainSettings, train_locally
 from server.model_builder import quantize_after_training
 from server.plan import half_cosine
-from simulation.sites import FRACTIONS, read_images
+from simulation.sites import read_images
 
 SHAPES: dict[str, QanaConfig] = {
     "default": QanaConfig(),

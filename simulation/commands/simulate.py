@@ -9,6 +9,7 @@ import click
 
 from common.commands.options import classes_option
 from server.commands.options import database_option, database_url, json_option, out_option
+from server.commands.plan_options import plan_options, plan_settings
 
 if TYPE_CHECKING:
     from common.classes import ClassMap
@@ -31,54 +32,7 @@ _CACHE = "cache"
     show_default=True,
     help="How lesions become sites: source, iid:N or dirichlet:N:ALPHA.",
 )
-@click.option("--rounds", "float_rounds", default=24, show_default=True, help="Float rounds.")
-@click.option(
-    "--qat-rounds", default=6, show_default=True, help="Quantization-aware rounds after them."
-)
-@click.option("--local-epochs", default=1, show_default=True, help="Epochs per site and round.")
-@click.option("--batch", default=64, show_default=True, help="Cases per training step.")
-@click.option("--learning-rate", default=1e-3, show_default=True, help="Of the float phase.")
-@click.option("--qat-learning-rate", default=1e-4, show_default=True, help="Of the QAT phase.")
-@click.option(
-    "--event-penalty",
-    default=0.0,
-    show_default=True,
-    help="Weight of the mean activation level in the loss of QAT rounds: fewer events on the chip.",
-)
-@click.option(
-    "--distillation",
-    default=0.0,
-    show_default=True,
-    help="Share of the float network's answers in the targets of QAT rounds; the rest are labels.",
-)
-@click.option(
-    "--strategy",
-    default="fedavg",
-    show_default=True,
-    type=click.Choice(
-        ["fedavg", "fedprox", "fedadam", "fedyogi", "fedmedian", "fedtrimmedavg", "krum"]
-    ),
-    help="How updates are combined (Flower's strategies).",
-)
-@click.option("--proximal", default=0.01, show_default=True, help="FedProx's mu.")
-@click.option(
-    "--server-learning-rate", default=0.01, show_default=True, help="FedAdam's and FedYogi's eta."
-)
-@click.option(
-    "--balance",
-    default="prior",
-    show_default=True,
-    type=click.Choice(["prior", "smote", "none"]),
-    help="Against class imbalance: prior correction of the local loss, SMOTE, or nothing.",
-)
-@click.option(
-    "--network",
-    default="default",
-    show_default=True,
-    type=click.Choice(["default", "small"]),
-    help="QANA's widths: 32/64/128/256, or a small one for quick looks.",
-)
-@click.option("--seed", default=0, show_default=True, help="Of everything that is drawn.")
+@plan_options
 @click.option(
     "--arrivals",
     default=0.1,
@@ -103,8 +57,6 @@ _CACHE = "cache"
     multiple=True,
     help="A site that keeps to itself what its chip learned of new classes; once for each.",
 )
-@click.option("--quorum", default=0.5, show_default=True, help="Share of sites a round needs.")
-@click.option("--deadline", default=3600.0, show_default=True, help="Seconds per step.")
 @click.option(
     "--engine",
     default="in-process",
@@ -218,36 +170,26 @@ def _create(
     new_class: str | None,
 ) -> Path:
     """Check all settings, then write the new run's folder."""
-    import re
-
     from pydantic import ValidationError
 
     from common.errors import SettingsError
-    from common.qana.config import DEMO_CONFIG, QanaConfig
     from server.history.store import open_history
+    from server.new_run import check_run_name, new_run_name
     from server.plan import make_plan
-    from simulation.run import create_run, known_classes, new_run_name
+    from simulation.run import create_run, known_classes
     from simulation.sites import DataSettings, site_names
 
     run = name or new_run_name()
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", run):
-        raise SettingsError(f"--run {run}: use letters, digits, '.', '_' and '-'")
-    if run == "latest":
-        raise SettingsError("--run latest: this names the newest run; use another name")
+    check_run_name(run)
     if run == _CACHE or run.startswith("history.db"):
         raise SettingsError(f"--run {run}: the output folder has its own {run}; use another name")
-    if settings["float_rounds"] < 1:
-        raise SettingsError(
-            f"--rounds {settings['float_rounds']}: give at least one float round; quantized rounds "
-            "start from its network"
-        )
-    config = QanaConfig() if network == "default" else DEMO_CONFIG
+    chosen = plan_settings({**settings, "network": network})
     rounds = settings["float_rounds"] + settings["qat_rounds"]
     try:
         data_settings = DataSettings(
             **data,
             rounds=rounds,
-            size=config.input_size,
+            size=chosen["config"].input_size,
             new_class=_parse_new_class(new_class, rounds, data["classes"]),
         )
     except ValidationError as error:
@@ -258,9 +200,8 @@ def _create(
     plan = make_plan(
         run=run,
         classes=known_classes(data_settings),
-        config=config,
         expected_sites=len(site_names(data_settings)),
-        **settings,
+        **chosen,
     )
     open_history(url).close()  # refused before the sites' data are made, which takes minutes
     create_run(out / run, plan, data_settings)

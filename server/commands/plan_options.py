@@ -1,0 +1,88 @@
+"""The options that make a run's plan, in a simulation and on a deployed server."""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_OPTIONS = [
+    click.option("--rounds", "float_rounds", default=24, show_default=True, help="Float rounds."),
+    click.option(
+        "--qat-rounds", default=6, show_default=True, help="Quantization-aware rounds after them."
+    ),
+    click.option("--local-epochs", default=1, show_default=True, help="Epochs per site and round."),
+    click.option("--batch", default=64, show_default=True, help="Cases per training step."),
+    click.option("--learning-rate", default=1e-3, show_default=True, help="Of the float phase."),
+    click.option("--qat-learning-rate", default=1e-4, show_default=True, help="Of the QAT phase."),
+    click.option(
+        "--event-penalty",
+        default=0.0,
+        show_default=True,
+        help="Weight of the mean activation level in the loss of QAT rounds: fewer events on "
+        "the chip.",
+    ),
+    click.option(
+        "--distillation",
+        default=0.0,
+        show_default=True,
+        help="Share of the float network's answers in the targets of QAT rounds; the rest are "
+        "labels.",
+    ),
+    click.option(
+        "--strategy",
+        default="fedavg",
+        show_default=True,
+        type=click.Choice(
+            ["fedavg", "fedprox", "fedadam", "fedyogi", "fedmedian", "fedtrimmedavg", "krum"]
+        ),
+        help="How updates are combined (Flower's strategies).",
+    ),
+    click.option("--proximal", default=0.01, show_default=True, help="FedProx's mu."),
+    click.option(
+        "--server-learning-rate",
+        default=0.01,
+        show_default=True,
+        help="FedAdam's and FedYogi's eta.",
+    ),
+    click.option(
+        "--balance",
+        default="prior",
+        show_default=True,
+        type=click.Choice(["prior", "smote", "none"]),
+        help="Against class imbalance: prior correction of the local loss, SMOTE, or nothing.",
+    ),
+    click.option(
+        "--network",
+        default="default",
+        show_default=True,
+        type=click.Choice(["default", "small"]),
+        help="QANA's widths: 32/64/128/256, or a small one for quick looks.",
+    ),
+    click.option("--seed", default=0, show_default=True, help="Of everything that is drawn."),
+    click.option("--quorum", default=0.5, show_default=True, help="Share of sites a round needs."),
+    click.option("--deadline", default=3600.0, show_default=True, help="Seconds per step."),
+]
+
+
+def plan_options(command: F) -> F:
+    """Give a command all options of a plan; ``network`` is "default" or "small"."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+def plan_settings(options: dict[str, Any]) -> dict[str, Any]:
+    """Settings of `server.plan.make_plan` from the options: the network's name to its widths."""
+    from common.errors import SettingsError
+    from common.qana.config import DEMO_CONFIG, QanaConfig
+
+    if options["float_rounds"] < 1:
+        raise SettingsError(
+            f"--rounds {options['float_rounds']}: give at least one float round; quantized rounds "
+            "start from its network"
+        )
+    settings = {name: value for name, value in options.items() if name != "network"}
+    config = QanaConfig() if options["network"] == "default" else DEMO_CONFIG
+    return {**settings, "config": config}

@@ -1,0 +1,1 @@
+"""A read-only view of the coordinator's server in a browser, on loopback."""

@@ -1,0 +1,158 @@
+"""Model versions of the deployed server: listed, promoted, rolled back, exported."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from common.bundle import CARD, SIGNATURE, Bundle, save_bundle
+from common.errors import ModelNotFound, SettingsError
+from common.files import write_atomically, writing_to
+from common.keys import is_sealed, seal, seal_public
+from server.delivery_order import Delivered, write_delivery
+from server.enrolment import open_members
+from server.history.store import open_history
+from server.model_lookup import FoundModel, find_model
+from server.plan import make_plan
+from server.run_control import launch_new
+from server.server_settings import ServerFolder
+
+
+@dataclass(frozen=True)
+class ListedVersion:
+    """One line of the list of versions.
+
+    ``parent`` names the version whose weights it was trained from, "" for the first;
+    ``balanced_accuracy`` is that of the network on validation lesions, None where too few;
+    ``in_service`` counts the sites at which its delivery or round found it switched to.
+    """
+
+    name: str
+    parent: str
+    phase: str
+    created_at: datetime
+    balanced_accuracy: float | None
+    fits: tuple[str, ...]
+    signed: bool
+    promoted: bool
+    switched: int
+    sites: int
+
+
+def list_versions(folder: ServerFolder, run: str | None = None) -> list[ListedVersion]:
+    """All versions, oldest first; of one run only where one is named."""
+    folder.settings()
+    with open_members(folder) as members:
+        promoted = members.promotions()
+    current = (promoted[-1].run_id, promoted[-1].version) if promoted else None
+    listed = []
+    with open_history(folder.database_url()) as history:
+        runs = [history.get_run(run)] if run else history.list_runs()[::-1]
+        for stored in runs:
+            record = history.load_record(stored.run_id)
+            for version in record.versions:
+                updates = [u for u in record.edge_updates if u.version == version.version]
+                earlier = version.version > 1
+                listed.append(
+                    ListedVersion(
+                        name=f"{stored.run_id}:{version.version}",
+                        parent=f"{stored.run_id}:{version.version - 1}" if earlier else "",
+                        phase=version.phase,
+                        created_at=version.created_at,
+                        balanced_accuracy=_balanced_accuracy(version.metrics),
+                        fits=tuple(n for n, fit in version.fit.items() if fit["fits"]),
+                        signed=(Path(version.folder) / SIGNATURE).is_file(),
+                        promoted=(stored.run_id, version.version) == current,
+                        switched=sum(u.switched for u in updates),
+                        sites=len(updates),
+                    )
+                )
+    return listed
+
+
+def promote(folder: ServerFolder, model: str, action: str = "promote") -> tuple[str, str]:
+    """Sign a version and start its delivery to all sites.
+
+    Returns the version's full name and the name of the delivery, which `fedqana rounds status`
+    shows.
+    """
+    found, bundle, version = _found(folder, model)
+    name = f"{bundle.card.run}:{version}"
+    key = folder.bundle_key.read_bytes()
+    write_atomically(found.folder / SIGNATURE, seal(key, (found.folder / CARD).read_bytes()))
+    delivery = f"delivery-{datetime.now(UTC):%Y%m%d-%H%M%S}"
+    with open_members(folder) as members:
+        approved = sum(m.state == "approved" for m in members.all())
+    if not approved:
+        raise SettingsError("no site is approved yet; see 'fedqana site list'")
+    with open_history(folder.database_url()) as history:
+        original = history.get_run(bundle.card.run).plan
+    plan = make_plan(
+        **{
+            **original,
+            "run": delivery,
+            "expected_sites": approved,
+            "classes": bundle.card.classes[: len(original["classes"])],
+        }
+    )
+
+    def prepare(path: Path) -> None:
+        delivered = Delivered(run=bundle.card.run, version=version, folder=str(found.folder))
+        write_delivery(path, delivered)
+
+    launch_new(folder, plan, f"delivery of {name}", prepare)
+    with open_members(folder) as members:
+        members.promote(bundle.card.run, version, action)
+    return name, delivery
+
+
+def roll_back(folder: ServerFolder) -> tuple[str, str]:
+    """Promote the version that was promoted before the present one."""
+    with open_members(folder) as members:
+        promoted = members.promotions()
+    if not promoted:
+        raise ModelNotFound(
+            "no version was promoted yet; see 'fedqana models list' and promote one"
+        )
+    current = (promoted[-1].run_id, promoted[-1].version)
+    earlier = [p for p in promoted if (p.run_id, p.version) != current]
+    if not earlier:
+        raise ModelNotFound(
+            f"{current[0]}:{current[1]} is the only version that was ever promoted; promote "
+            "another one"
+        )
+    return promote(folder, f"{earlier[-1].run_id}:{earlier[-1].version}", "rollback")
+
+
+def export(folder: ServerFolder, model: str, out: Path) -> dict[str, Any]:
+    """Write a version's bundle with its signature and the public key as a new folder ``out``."""
+    found, bundle, version = _found(folder, model)
+    with writing_to(out):
+        if out.exists():
+            raise SettingsError(f"{out} is there already; choose another folder")
+        out.parent.mkdir(parents=True, exist_ok=True)
+    save_bundle(bundle, out)
+    key = folder.bundle_key.read_bytes()
+    card = (out / CARD).read_bytes()
+    signature = seal(key, card)
+    assert is_sealed(seal_public(key), card, signature)
+    write_atomically(out / SIGNATURE, signature)
+    write_atomically(out / "bundle.pub", f"{seal_public(key)}\n".encode())
+    return {
+        "model": f"{bundle.card.run}:{version}",
+        "folder": str(out),
+        "public_key": seal_public(key),
+        "source": str(found.folder),
+    }
+
+
+def _found(folder: ServerFolder, model: str) -> tuple[FoundModel, Bundle, int]:
+    folder.settings()
+    found = find_model(model, folder.runs, folder.database_url())
+    bundle = found.load()
+    return found, bundle, bundle.card.version
+
+
+def _balanced_accuracy(metrics: dict[str, Any]) -> float | None:
+    value = metrics.get("validation", {}).get("balanced_accuracy", {}).get("value")
+    return None if value is None else float(value)

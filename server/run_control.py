@@ -1,0 +1,279 @@
+"""Starting, stopping and resuming runs of a deployed server, and keeping them going.
+
+runs/RUN/control.json   what the coordinator wants of the run, and Flower's ids for its processes
+runs/RUN/pid            of the process, once it runs
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import psutil
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from common.errors import FedqanaError, RunMismatch, RunNotFound, StateDamaged
+from common.files import write_atomically
+from server.enrolment import open_members
+from server.flower_control import FlowerControl, FlowerRun, flower_control
+from server.history.store import open_history
+from server.plan import RunPlan
+from server.run_folder import RunFolder, StoredPlan
+from server.server_settings import ServerFolder
+
+log = logging.getLogger("fedqana.runs")
+
+CONTROL = "control.json"
+PID = "pid"
+PROGRAM = "flwr-serverapp"
+_FIRST_PAUSE = 10.0
+_LONGEST_PAUSE = 300.0
+_LOOK_SECONDS = 3.0
+
+
+class Control(BaseModel):
+    """What is wanted of a run.
+
+    ``attempts`` counts the resumes since its last finished step, ``position`` is that step;
+    ``not_before`` is when the next one may be, in seconds since 1970.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    wanted: Literal["run", "stop"] = "run"
+    flower_runs: list[str] = []
+    attempts: int = 0
+    position: str = ""
+    not_before: float = 0.0
+
+
+@dataclass(frozen=True)
+class RunState:
+    """How a run stands: its state in the history, whether its process lives, what is wanted."""
+
+    run: str
+    state: str
+    reason: str
+    alive: bool
+    wanted: str
+
+
+def read_control(folder: ServerFolder, run: str) -> Control:
+    """A run's control file; RunNotFound where there is no such run."""
+    path = folder.runs / run / CONTROL
+    try:
+        return Control.model_validate_json(path.read_bytes())
+    except FileNotFoundError as error:
+        known = ", ".join(run_names(folder)) or "none"
+        raise RunNotFound(f"there is no run {run!r} at this server; runs here: {known}") from error
+    except ValidationError as error:
+        raise StateDamaged(f"{path} is not readable; restore it from a backup") from error
+
+
+def write_control(folder: ServerFolder, run: str, control: Control) -> None:
+    """Replace a run's control file."""
+    write_atomically(folder.runs / run / CONTROL, control.model_dump_json(indent=1).encode())
+
+
+def run_names(folder: ServerFolder) -> list[str]:
+    """Names of this server's runs, oldest first."""
+    found = list(folder.runs.glob(f"*/{CONTROL}"))
+    found.sort(key=lambda p: ((p.parent / "plan.json").stat().st_mtime, p.parent.name))
+    return [path.parent.name for path in found]
+
+
+def find_run_name(folder: ServerFolder, name: str) -> str:
+    """A run by name, unique prefix or "latest"; RunNotFound says which there are."""
+    names = run_names(folder)
+    matching = [n for n in names if n == name] or [n for n in names if n.startswith(name)]
+    if name == "latest":
+        matching = names[-1:]
+    if len(matching) != 1:
+        raise RunNotFound(
+            f"no run {name!r} at this server; runs here: {', '.join(names) or 'none'}"
+        )
+    return matching[0]
+
+
+def launch_new(
+    folder: ServerFolder,
+    plan: RunPlan,
+    data: str,
+    prepare: Callable[[Path], None] = lambda path: None,
+) -> None:
+    """Write a new run's folder, let ``prepare`` add to it, and start it.
+
+    Raises RunMismatch where the name is taken or another run is under way, and
+    ServiceUnavailable where the SuperLink does not answer; then nothing is left behind.
+    """
+    path = folder.runs / plan.run
+    if path.exists():
+        raise RunMismatch(f"there is a run {plan.run} already; choose another --run name")
+    with flower_control(folder) as control:
+        _require_free(folder, control)
+        RunFolder(path).create(StoredPlan(plan=plan, data=data))
+        prepare(path)
+        _launch(folder, control, plan.run, Control())
+    _note(folder, "run started", plan.run, data)
+
+
+def resume_run(folder: ServerFolder, run: str) -> None:
+    """Go on with a run; RunMismatch where it is finished or its process lives."""
+    wanted = read_control(folder, run)
+    with flower_control(folder) as control:
+        state = state_of(folder, run, control)
+        if state.alive:
+            raise RunMismatch(f"run {run} is under way; see 'fedqana rounds status {run}'")
+        if state.state == "finished":
+            raise RunMismatch(f"run {run} is finished; start a new one with 'fedqana rounds start'")
+        _require_free(folder, control)
+        wanted.attempts = 0
+        _launch(folder, control, run, wanted)
+    _note(folder, "run resumed", run)
+
+
+def stop_run(folder: ServerFolder, run: str) -> None:
+    """Stop a run after its last finished step; it can be resumed."""
+    wanted = read_control(folder, run)
+    wanted.wanted = "stop"
+    write_control(folder, run, wanted)
+    with flower_control(folder) as control:
+        under_way = control.runs()
+        for flower_run in wanted.flower_runs:
+            if flower_run in under_way and under_way[flower_run].under_way:
+                control.stop(flower_run)
+    note_stopped(folder, run)
+    _note(folder, "run stopped", run)
+
+
+def note_stopped(folder: ServerFolder, run: str) -> None:
+    """Write into the history that the coordinator stopped a run, whatever its process said."""
+    text = "stopped by the coordinator"
+    with open_history(folder.database_url()) as history:
+        if not history.has_run(run):
+            return
+        found = history.get_run(run)
+        if found.state != "finished" and found.reason != text:
+            history.finish_run(run, "stopped", text)
+            history.add_event(run, "stopped", text)
+
+
+def state_of(folder: ServerFolder, run: str, control: FlowerControl) -> RunState:
+    """How a run stands."""
+    wanted = read_control(folder, run)
+    alive = is_alive(wanted, control.runs())
+    with open_history(folder.database_url()) as history:
+        if not history.has_run(run):
+            return RunState(run, "starting" if alive else "not begun", "", alive, wanted.wanted)
+        stored = history.get_run(run)
+    return RunState(run, stored.state, stored.reason, alive, wanted.wanted)
+
+
+def is_alive(control: Control, flower: dict[str, FlowerRun]) -> bool:
+    """Whether any of a run's processes is under way; two may be, for a moment."""
+    return any(flower[i].under_way for i in control.flower_runs if i in flower)
+
+
+def keep_going(folder: ServerFolder, control: FlowerControl) -> None:
+    """Resume the runs that are wanted and whose process has ended before their end.
+
+    After a crash, a restart of the machine, or a round for which too few sites answered; at most
+    as often as the settings say without a finished step in between, with growing pauses.
+    """
+    most = folder.settings().rounds.resume_attempts
+    for run in run_names(folder):
+        wanted = read_control(folder, run)
+        if wanted.wanted != "run":
+            continue
+        state = state_of(folder, run, control)
+        if state.alive and not _has_died(folder, run):
+            continue
+        if state.alive:  # Flower itself takes most of a minute to notice
+            for flower_run in wanted.flower_runs:
+                control.stop(flower_run)
+            continue
+        if state.state == "finished":
+            wanted.wanted = "stop"
+            write_control(folder, run, wanted)
+            continue
+        position = _position(folder, run)
+        if position != wanted.position:
+            wanted.position, wanted.attempts = position, 0
+        if wanted.attempts >= most:
+            wanted.wanted = "stop"
+            write_control(folder, run, wanted)
+            text = f"given up after {most} attempts: {state.reason or 'its process ended'}"
+            log.error("run %s: %s; go on with 'fedqana rounds resume %s'", run, text, run)
+            _note(folder, "run given up", run, text)
+            continue
+        if wanted.not_before == 0.0:
+            pause = min(_FIRST_PAUSE * 2**wanted.attempts, _LONGEST_PAUSE)
+            wanted.not_before = time.time() + pause
+            write_control(folder, run, wanted)
+            why = state.reason or "its process ended"
+            log.warning("run %s stopped (%s); goes on in %.0f s", run, why, pause)
+        elif time.time() >= wanted.not_before:
+            wanted.attempts += 1
+            _launch(folder, control, run, wanted)
+            _note(folder, "run resumed by itself", run, f"attempt {wanted.attempts}")
+
+
+def keep_going_forever(folder: ServerFolder, stop: threading.Event) -> None:
+    """Call `keep_going` every few seconds until ``stop`` is set."""
+    while not stop.wait(_LOOK_SECONDS):
+        try:
+            with flower_control(folder) as control:
+                while not stop.wait(_LOOK_SECONDS):
+                    keep_going(folder, control)
+        except FedqanaError as error:  # the SuperLink restarts, the database is locked
+            log.info("runs cannot be looked after now: %s", error)
+        except Exception:
+            log.exception("runs cannot be looked after now")
+
+
+def _has_died(folder: ServerFolder, run: str) -> bool:
+    """Whether the run's process wrote down its id and is gone."""
+    try:
+        pid = int((folder.runs / run / PID).read_text())
+        return PROGRAM not in " ".join(psutil.Process(pid).cmdline())
+    except (OSError, ValueError, psutil.AccessDenied):
+        return False
+    except psutil.NoSuchProcess:
+        return True
+
+
+def _launch(folder: ServerFolder, control: FlowerControl, run: str, wanted: Control) -> None:
+    (folder.runs / run / PID).unlink(missing_ok=True)
+    flower_run = control.start(run)
+    wanted.wanted, wanted.not_before = "run", 0.0
+    wanted.flower_runs = [*wanted.flower_runs, flower_run]
+    write_control(folder, run, wanted)
+
+
+def _require_free(folder: ServerFolder, control: FlowerControl) -> None:
+    if folder.settings().rounds.several_at_once:
+        return
+    flower = control.runs()
+    for run in run_names(folder):
+        if is_alive(read_control(folder, run), flower):
+            raise RunMismatch(
+                f"run {run} is under way; wait for it or stop it ('fedqana rounds stop {run}'), or "
+                "set several_at_once in fedqana.toml"
+            )
+
+
+def _position(folder: ServerFolder, run: str) -> str:
+    """What a run's checkpoint says of how far it is, without reading all of it."""
+    checkpoint = RunFolder(folder.runs / Path(run)).checkpoint
+    try:
+        return str(checkpoint.stat().st_mtime_ns)
+    except FileNotFoundError:
+        return ""
+
+
+def _note(folder: ServerFolder, action: str, run: str, detail: str = "") -> None:
+    with open_members(folder) as members:
+        members.note("coordinator", action, run, detail)
