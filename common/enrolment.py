@@ -11,7 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
 from common.errors import DataNotFound, EnrolmentRefused
 from common.files import write_atomically
@@ -43,14 +43,13 @@ class EnrolmentFile(_Form):
     site: str = Field(pattern=SITE_NAME)
     address: str
     ca: str
-    seal: str
+    seal: str = Field(min_length=40)
     code: str
     expires: datetime
 
     def write(self, path: Path) -> None:
         """Write the file, readable by its owner only."""
-        write_atomically(path, (self.model_dump_json(indent=2) + "\n").encode())
-        path.chmod(0o600)
+        write_atomically(path, (self.model_dump_json(indent=2) + "\n").encode(), mode=0o600)
 
 
 def read_enrolment(path: Path) -> EnrolmentFile:
@@ -96,7 +95,7 @@ class StateAsk(_Form):
     """A site asks how it stands; ``signature`` is of `state_content`."""
 
     site: str = Field(pattern=SITE_NAME)
-    at: datetime
+    at: AwareDatetime
     signature: str = Field(max_length=1000)
 
 

@@ -43,16 +43,18 @@ def writing_to(path: Path) -> Iterator[None]:
         raise
 
 
-def write_atomically(path: Path, content: bytes) -> None:
+def write_atomically(path: Path, content: bytes, mode: int = 0o666) -> None:
     """Replace ``path`` by ``content`` so that a reader sees the old file or the new one.
 
-    Raises StorageFull when the disk is full or the folder cannot be written.
+    ``mode`` is the new file's, less the process's umask. Raises StorageFull when the disk is full
+    or the folder cannot be written.
     """
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     with writing_to(path):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with partial.open("wb") as stream:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+            with os.fdopen(os.open(partial, flags, mode), "wb") as stream:
                 stream.write(content)
                 stream.flush()
                 os.fsync(stream.fileno())

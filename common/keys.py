@@ -17,23 +17,27 @@ from common.files import sync_folder, writing_to
 
 
 def write_secret(path: Path, content: bytes) -> None:
-    """Write a new file that only its owner can read; an existing one is never replaced.
+    """Write a new file that only its owner can read, whole or not at all.
 
-    Raises SettingsError where it exists and StorageFull where it cannot be written.
+    An existing one is never replaced: SettingsError. StorageFull where it cannot be written.
     """
-    with writing_to(path.parent):
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    with writing_to(path):
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        raise SettingsError(
-            f"{path} is there already; move it away first if it is to be replaced"
-        ) from None
-    with writing_to(path), os.fdopen(descriptor, "wb") as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())
-    sync_folder(path.parent)
+        try:
+            descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            with os.fdopen(descriptor, "wb") as stream:
+                stream.write(content)
+                stream.flush()
+                os.fsync(stream.fileno())
+            os.link(partial, path)  # fails where there is one, at whatever moment it came
+            sync_folder(path.parent)
+        except FileExistsError:
+            raise SettingsError(
+                f"{path} is there already; move it away first if it is to be replaced"
+            ) from None
+        finally:
+            partial.unlink(missing_ok=True)
 
 
 # -- a site's key -------------------------------------------------------------------------------

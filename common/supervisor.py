@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 log = logging.getLogger("fedqana.supervisor")
 
@@ -38,6 +39,8 @@ class ProcessSpec:
         Seconds to wait before a restart after the process was killed by a signal or crashed.
     longest_delay : float
         Seconds of the longest pause before a restart.
+    with_parent : signal number
+        What it gets when the supervisor is killed.
     stop_seconds : float
         How long it may take to end after SIGTERM before it is killed.
     diagnose : callable, optional
@@ -50,6 +53,7 @@ class ProcessSpec:
     after_kill: float = _FIRST_DELAY
     longest_delay: float = 60.0
     stop_seconds: float = 20.0
+    with_parent: int = signal.SIGTERM
     diagnose: Callable[[], str] | None = None
 
 
@@ -65,18 +69,25 @@ class _Kept:
 
     def start(self) -> None:
         environment = {**os.environ, **self.spec.environment}
-        self.process = subprocess.Popen(
-            list(self.spec.command),
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            preexec_fn=_end_with_parent,  # a supervisor that is killed leaves nothing behind
-            start_new_session=True,
-        )
         self.started = time.monotonic()
+        try:
+            self.process = subprocess.Popen(
+                list(self.spec.command),
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                errors="replace",
+                # A supervisor that is killed leaves nothing behind.
+                preexec_fn=partial(_end_with_parent, self.spec.with_parent),
+                start_new_session=True,
+            )
+        except OSError as error:  # no memory, no processes left
+            self.start_at = time.monotonic() + self.delay
+            self.delay = min(self.delay * 2, self.spec.longest_delay)
+            log.error("cannot be started: %s", error.strerror, extra=_facts(self.spec.name))
+            return
         threading.Thread(target=self._relay, args=(self.process,), daemon=True).start()
         log.info("started", extra=_facts(self.spec.name, pid=self.process.pid))
 
@@ -174,8 +185,8 @@ class Supervisor:
                 kept.wait_end()
 
 
-def _end_with_parent() -> None:
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+def _end_with_parent(number: int) -> None:
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number)
 
 
 def _facts(name: str, **more: object) -> dict[str, dict[str, object]]:
@@ -186,7 +197,7 @@ def _relay_line(name: str, text: str) -> None:
     try:
         fields = json.loads(text)
         message, level = str(fields.pop("message")), str(fields.pop("level", "info"))
-    except (ValueError, KeyError, AttributeError):
+    except Exception:  # whatever a process prints, its pipe must be emptied
         plain = _COLOURS.sub("", text)
         found = _LEVEL.match(plain)
         level = found.group(1) if found else "info"

@@ -150,11 +150,16 @@ class ClientFolder:
             raise SettingsError(f"{path} is not readable TOML ({error}); correct it") from error
 
 
-def pinned_seal(home: Path) -> str:
-    """The coordinator's public key that bundles must be signed with; "" at a simulated site."""
+def pinned_seal(home: Path) -> str | None:
+    """The coordinator's public key that bundles must be signed with; None at a simulated site.
+
+    DataNotFound at a hospital whose settings are gone: nothing unsigned is installed there.
+    """
     path = home / CONFIG
     if not path.exists():
-        return ""
+        if (home / "keys").exists():
+            ClientFolder(home).config()
+        return None
     return _seal_of(home, path.stat().st_mtime_ns)
 
 

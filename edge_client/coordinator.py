@@ -22,8 +22,8 @@ from common.errors import EnrolmentRefused, FedqanaError, ServerUnreachable
 from common.keys import public_part, sign_as_site
 from edge_client.client_folder import ClientFolder
 
-_CLOCK_TOLERANCE = 5.0
-"""Seconds that Flower allows between a signature's time and the server's clock, in the future."""
+_MOST_AHEAD, _MOST_BEHIND = 5.0, 305.0
+"""Seconds by which a site's clock may differ: flwr's SYSTEM_TIME_ and TIMESTAMP_TOLERANCE."""
 
 _TIMEOUT = httpx.Timeout(connect=10.0, read=30.0, write=30.0, pool=10.0)
 M = TypeVar("M", bound=BaseModel)
@@ -109,11 +109,11 @@ def why_not_connected(folder: ClientFolder) -> str:
         coordinator = Coordinator(config.server, folder.ca)
         try:
             hello = coordinator.hello()
-            off = abs((datetime.now(UTC) - hello.time).total_seconds())
-            if off > _CLOCK_TOLERANCE:
+            ahead = (datetime.now(UTC) - hello.time).total_seconds()
+            if ahead > _MOST_AHEAD or ahead < -_MOST_BEHIND:
                 return (
-                    f"this machine's clock is {off:.0f} s off the server's, which refuses its "
-                    "signatures; set it (e.g. with systemd-timesyncd)"
+                    f"this machine's clock is {abs(ahead):.0f} s off the server's, which refuses "
+                    "its signatures; set it (e.g. with systemd-timesyncd)"
                 )
             reply = coordinator.state(config.site, folder.key.read_bytes())
         finally:

@@ -1,9 +1,10 @@
-"""Flower's SuperNode, as a process that ends when its connection has ended for good.
+"""Flower's SuperNode for months: it neither gives up on a network nor lives on without one.
 
-SuperNode 1.41 gives up on a connection that is cut during the TLS handshake, which a restarting
-proxy or a firewall does. Its main thread then ends with an error, but the thread of its local API
-keeps the process alive, which does nothing from then on. Here the process ends with it, and
-`fedqana client start` starts it again.
+SuperNode 1.41 takes a connection that is cut during the TLS handshake, as a restarting proxy or a
+firewall cuts it, for a certificate that does not fit, and gives up. Its main thread then ends with
+an error, but the thread of its local API keeps the process alive, which does nothing from then on.
+Here such a connection is tried again as any other, and when the main thread ends the process
+does; `fedqana client start` starts it again.
 """
 
 import os
@@ -12,14 +13,47 @@ os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
 os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
 
 import sys
+import time
+from typing import Any
 
+import httpx
+from flwr.supernode import fleet_http_connection
 from flwr.supernode.cli.flower_supernode import flower_supernode
 
+from edge_client.coordinator import reason_of
+
 _FAILED = 1
+_TELL_SECONDS = 120.0
+_flowers_own = fleet_http_connection.make_simple_http_retry_invoker
+
+
+def is_cut(error: Exception) -> bool:
+    """Whether a connection was cut, as against a certificate that is not accepted."""
+    return isinstance(error, httpx.TransportError) and "certificate" not in str(error).lower()
+
+
+def patient_invoker() -> Any:
+    """Flower's retries, which go on after a TLS handshake that was cut."""
+    invoker = _flowers_own()
+    gives_up = invoker.should_giveup
+    told = 0.0
+
+    def should_give_up(error: Exception) -> bool:
+        nonlocal told
+        if not is_cut(error):
+            return bool(gives_up(error))
+        if time.monotonic() - told > _TELL_SECONDS:
+            told = time.monotonic()
+            print(f"WARNING: the server is out of reach: {reason_of(error)}", flush=True)
+        return False
+
+    invoker.should_giveup = should_give_up
+    return invoker
 
 
 def main() -> None:
     """Run the SuperNode with this process's arguments; the process ends with it."""
+    fleet_http_connection.make_simple_http_retry_invoker = patient_invoker
     status = 0
     try:
         flower_supernode()

@@ -18,16 +18,19 @@ os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
 os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
 
 import logging
+import queue
 import threading
 import time
 from pathlib import Path
 
 import httpx
+import psutil
 from flwr.app import Context, Message
 from flwr.app.error import Error
 from flwr.common.constant import ErrorCode, SubStatus
 from flwr.proto.runtime_pb2 import AcquireTaskRequest
 from flwr.supercore.constant import TaskType
+from flwr.supercore.fab import Fab
 from flwr.supercore.heartbeat import HeartbeatSender, make_task_heartbeat_fn_http
 from flwr.supercore.interceptors import (
     RuntimeTokenHttpInterceptor,
@@ -35,6 +38,7 @@ from flwr.supercore.interceptors import (
     SuperExecAuthHttpInterceptor,
 )
 from flwr.supercore.retry import make_simple_http_retry_invoker
+from flwr.supercore.run import Run
 from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.supernode.runtime.run_clientapp import (
     pull_task_input,
@@ -42,11 +46,16 @@ from flwr.supernode.runtime.run_clientapp import (
     push_task_output,
 )
 
+from common.files import sha256_of
 from common.flower_app import app_bundle
+from edge_client.audit_log import AuditLog
 from edge_client.client_folder import ClientFolder
 from edge_client.flower import app
 
 log = logging.getLogger("fedqana.runner")
+
+_Task = tuple[Message, Context, Run, Fab]
+_PULL_LOOK_SECONDS = 1.0
 
 _POLL_SECONDS = 0.25
 _LONGEST_PAUSE = 5.0
@@ -57,6 +66,7 @@ class Runner:
     """Takes tasks from the SuperNode of this machine, one at a time."""
 
     def __init__(self, home: Path) -> None:
+        self._home = home
         folder = ClientFolder(home)
         self._address = f"127.0.0.1:{folder.config().flower.port}"
         self._fixed_hash = app_bundle()[1]
@@ -77,9 +87,7 @@ class Runner:
         pause, waiting = _POLL_SECONDS, False
         while not stop.wait(pause):
             try:
-                found = self._tasks.AcquireTask(
-                    AcquireTaskRequest(supported_task_types=[TaskType.CLIENT_APP])
-                )
+                token = self._next_token()
             except (httpx.HTTPError, OSError) as error:
                 pause = min(max(1.0, pause * 2), _LONGEST_PAUSE)
                 if not waiting:
@@ -87,10 +95,18 @@ class Runner:
                 waiting = True
                 continue
             pause, waiting = _POLL_SECONDS, False
-            if found.HasField("task") and found.token:
-                self._serve(found.token)
+            while token:
+                token = self._serve(token)
 
-    def _serve(self, token: str) -> None:
+    def _next_token(self) -> str:
+        """The token of a task that waits, "" where none does."""
+        found = self._tasks.AcquireTask(
+            AcquireTaskRequest(supported_task_types=[TaskType.CLIENT_APP])
+        )
+        return str(found.token) if found.HasField("task") else ""
+
+    def _serve(self, token: str) -> str:
+        """Answer the message of a task; returns the token of a task that took its place, or ""."""
         client = RuntimeHttpClient.from_server_address(
             server_address=self._address,
             insecure=True,
@@ -103,31 +119,93 @@ class Runner:
         )
         heartbeat = HeartbeatSender(make_task_heartbeat_fn_http(client))
         context: Context | None = None
-        status = SubStatus.FAILED
+        status, instead = SubStatus.FAILED, ""
         try:
             heartbeat.start()
-            message, context, run, fab = pull_task_input(client)
+            pulled, instead = self._pulled(client)
+            if pulled is None:
+                log.info("a message was given up: its run was stopped while it arrived")
+                return instead
+            message, context, run, fab = pulled
             started = time.monotonic()
-            reply = self._answer(message, context, run.fab_hash, fab.hash_str)
+            try:
+                reply = self._answer(message, context, run.fab_hash, fab.hash_str)
+            except Exception:
+                log.exception("a message could not be answered")
+                reply = self._refusal(message, ErrorCode.CLIENT_APP_RAISED_EXCEPTION, "")
             push_message(client, reply, context)
             status = SubStatus.COMPLETED
             seconds = round(time.monotonic() - started, 3)
             facts = {"kind": message.metadata.message_type, "seconds": seconds}
             log.info("answered", extra={"facts": facts})
-        except Exception:  # the node answers the server that its app has crashed
-            log.exception("a message could not be answered")
+        except Exception:
+            # Without a reply the node waits for one for ever: it is to start anew.
+            log.exception("an answer could not be handed over; the node starts anew")
+            self._end_node()
         finally:
             push_task_output(client=client, context=context, sub_status=status, details="")
             if heartbeat.is_running:
                 heartbeat.stop()
-            client.close()
+            client.close()  # ends a pull that still waits, too
+        return instead
+
+    def _pulled(self, client: RuntimeHttpClient) -> tuple[_Task | None, str]:
+        """What there is to do; or None and the token of the next task.
+
+        SuperNode makes a message's task before the message has arrived. Where the run is stopped
+        meanwhile it never does, and Flower's pull would wait for two hours. SuperNode handles one
+        message at a time, so a second task says that the first was given up.
+        """
+        found: queue.Queue[_Task | Exception] = queue.Queue()
+
+        def pull() -> None:
+            try:
+                found.put(pull_task_input(client))
+            except Exception as error:
+                found.put(error)
+
+        threading.Thread(target=pull, daemon=True).start()
+        while True:
+            try:
+                result = found.get(timeout=_PULL_LOOK_SECONDS)
+            except queue.Empty:
+                token = self._next_token()
+                if token:
+                    return None, token
+                continue
+            if isinstance(result, Exception):
+                raise result
+            return result, ""
 
     def _answer(self, message: Message, context: Context, announced: str, carried: str) -> Message:
         if not announced == carried == self._fixed_hash:
             log.error("refused an application that is not the installed one: %s", carried[:16])
-            refused = Error(ErrorCode.INVALID_FAB, "not the application installed at this site")
-            return Message(refused, reply_to=message)
+            reason = "not the application installed at this site"
+            return self._refusal(message, ErrorCode.INVALID_FAB, reason)
         return app(message, context)
+
+    def _refusal(self, message: Message, code: int, reason: str) -> Message:
+        """An error in the place of an answer, written into the audit log as any answer."""
+        AuditLog(self._home).append(
+            kind="refusal",
+            run="",
+            round_number=0,
+            size=len(reason),
+            sha256=sha256_of(reason.encode()),
+            contents=(),
+            code="bad-instruction",
+        )
+        return Message(Error(code, reason), reply_to=message)
+
+    def _end_node(self) -> None:
+        """Ask this site's SuperNode to end; its supervisor starts it again."""
+        for process in psutil.process_iter():
+            try:
+                line = process.cmdline()
+            except psutil.Error:
+                continue
+            if "edge_client.flower_node" in line and str(self._home) in " ".join(line):
+                process.terminate()
 
 
 def main(home: Path) -> None:

@@ -81,11 +81,13 @@ def join_again(home: Path, enrolment: Path) -> StateReply:
         reply = coordinator.join(invitation.site, invitation.code, new.read_bytes(), software())
     finally:
         coordinator.close()
+    folder.change_coordinator(invitation.address, invitation.seal)
     with writing_to(folder.key):
         authority.replace(folder.ca)
-        folder.key.replace(folder.key.with_name("site.key.old"))
-        new.replace(folder.key)
-    folder.change_coordinator(invitation.address, invitation.seal)
+        old = folder.key.with_name("site.key.old")
+        old.unlink(missing_ok=True)
+        os.link(folder.key, old)
+        new.replace(folder.key)  # last: until then another try uses the same new key
     return reply
 
 

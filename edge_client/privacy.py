@@ -84,8 +84,11 @@ def protected(
     if norm > 0:  # Flower divides by it
         compute_clip_model_update(after, before, policy.clip_norm)
     if policy.epsilon:
-        with _secret_noise(home, [*after, *before]):
-            add_gaussian_noise_inplace(after, noise_deviation(policy))
+        deviation = noise_deviation(policy)
+        # Its size is part of the seed: the same noise at two sizes would give the update away.
+        size = np.array([deviation, policy.clip_norm], np.float32)
+        with _secret_noise(home, [*after, *before, size]):
+            add_gaussian_noise_inplace(after, deviation)
     clipped = dict(zip(names, after, strict=True))
     if policy.epsilon:
         clipped = _possible(clipped, received, policy.clip_norm, ask, examples)

@@ -15,6 +15,7 @@ from common.data.readers import read_lesion_images
 from common.data.splits import split_by_lesion
 from common.errors import DataUnfit
 from common.seeds import derive_seed
+from edge_client.case_journal import CaseJournal
 from edge_client.site import PARTS, SiteData, SiteFolder
 
 FRACTIONS = {"train": 0.8, "validation": 0.1, "test": 0.1}
@@ -39,20 +40,23 @@ def prepared_parts(
 def prepare_site(home: Path, name: str, data: Path, classes: ClassMap, size: int) -> SiteData:
     """Read a hospital's images and write them into its home as cases.
 
-    Where cases are there already, their lesions keep their parts; only new lesions are split.
+    Where cases are there already, their lesions keep their parts; lesions that were taught to the
+    chip are trained on; only other new lesions are split.
 
     Raises
     ------
     DataNotFound, DataUnreadable, UnknownLabel
         As `fedqana data check` says in detail.
     DataUnfit
-        Nothing to train on, or nothing to judge by.
+        Nothing to train on, nothing to judge by, or lesions that were there before are missing.
     StorageFull
     """
     images = read_lesion_images(data, classes)
     folder = SiteFolder(home)
     before = folder.read() if (home / "site.json").exists() else None
-    parts = _keeping_parts(name, images, classes, size, before)
+    journal = CaseJournal(folder.state / "cases.journal", read_only=True)
+    taught = {case.lesion_id for case in journal.cases()}
+    parts = _keeping_parts(name, images, classes, size, before, taught)
     for part in PARTS:
         if not len(parts[part]):
             raise DataUnfit(
@@ -79,10 +83,19 @@ def _keeping_parts(
     classes: ClassMap,
     size: int,
     before: SiteData | None,
+    taught: set[str],
 ) -> dict[str, Cases]:
     if before is None:
         return prepared_parts(name, images, classes, 0, size)
     part_of = {lesion: part for part in PARTS for lesion in getattr(before, part).lesion_ids}
+    missing = part_of.keys() - {image.lesion_id for image in images}
+    if missing:
+        raise DataUnfit(
+            f"{len(missing)} of {len(part_of)} lesions that this site has are not in the folder; "
+            "give the whole folder, old images and new ones (lesions that are held back would be "
+            "forgotten otherwise)"
+        )
+    part_of |= dict.fromkeys(taught - part_of.keys(), "train")
     new = [image for image in images if image.lesion_id not in part_of]
     split = split_by_lesion(new, FRACTIONS, derive_seed(0, "split", name)) if new else {}
     return {

@@ -61,7 +61,7 @@ from edge_client.client_folder import pinned_seal
 from edge_client.exemplars import ExemplarStore
 from edge_client.policy import read_policy
 from edge_client.reporting import judged_on, reported
-from edge_client.run_rounds import site_rounds
+from edge_client.run_rounds import SiteRounds
 from edge_client.service import BELOW_MINIMUM, DOES_NOT_FIT, EdgeClient, EdgeSettings
 from edge_client.site import SiteData, SiteFolder, relabelled
 from edge_client.state_lock import state_in_use
@@ -123,7 +123,7 @@ def handshake(
     """
     if data.train.images.shape[1] != ask.config.input_size:
         return Answer(error="wrong-image-size")
-    rounds = site_rounds(folder.state, ask.run)
+    rounds = _rounds(folder, ask.run)
     journal = CaseJournal(folder.state / "cases.journal", read_only=True)
     reply = HandshakeReply(
         protocol=PROTOCOL,
@@ -131,7 +131,7 @@ def handshake(
         classes=data.classes.codes,
         model_hash=model_hash(ask.config, len(ask.classes)),
         fedqana=__version__,
-        n_train=len(data.train) + len(journal.cases(rounds.before)),
+        n_train=len(data.train) + len(journal.cases(rounds.number(0))),
         n_validation=len(data.validation),
         n_test=len(data.test),
     )
@@ -180,12 +180,12 @@ def train(instruction: Instruction, ask: TrainAsk, folder: SiteFolder, data: Sit
 
 def training_cases(ask: TrainAsk, folder: SiteFolder, data: SiteData) -> Cases:
     """The site's training cases and the journal's up to the round before, balanced if asked."""
-    rounds = site_rounds(folder.state, ask.run)
+    rounds = _rounds(folder, ask.run)
     journal = CaseJournal(folder.state / "cases.journal", read_only=True)
     held_back = data.held_back
     learned = [
         case
-        for case in journal.cases(rounds.number(ask.round - 1))
+        for case in journal.cases(rounds.number(ask.round) - 1)
         if case.code in ask.classes and case.lesion_id not in held_back
     ]
     parts = [relabelled(data.train, data.classes, ask.classes)]
@@ -238,7 +238,7 @@ def _deploy(instruction: Instruction, ask: DeployAsk, folder: SiteFolder, data: 
     card = bundle.card
     program = Program.from_bytes(bundle.files[PROGRAM])
     client = _client(ask, folder, data)
-    rounds = site_rounds(folder.state, ask.run)
+    rounds = _rounds(folder, ask.run)
     number = rounds.number(ask.round)
     earlier = client.journal.cases(number - 1)
     store = ExemplarStore.initial(data.train, data.classes.codes, seed=ask.seed)
@@ -381,6 +381,11 @@ def _client(ask: DeployAsk | ShareAsk | FinalAsk, folder: SiteFolder, data: Site
     return EdgeClient(folder.state, settings, held_back=data.held_back)
 
 
+def _rounds(folder: SiteFolder, run: str) -> SiteRounds:
+    """Where a run's rounds lie among the site's own."""
+    return SiteRounds(folder.state, run, (pinned_seal(folder.path) or "")[:8])
+
+
 def _taught_since(client: EdgeClient, previous: str | None, data: SiteData, number: int) -> int:
     """Cases that the hospital taught its chip since the version before, beside simulated ones."""
     first = 0 if previous is None else client.round_of(previous)
@@ -407,7 +412,7 @@ def _verified(files: dict[str, bytes], folder: SiteFolder) -> Bundle:
     signature = contents.pop(SIGNATURE, b"")
     content = contents.pop(CARD, b"")
     seal = pinned_seal(folder.path)
-    if seal and not is_sealed(seal, content, signature):
+    if seal is not None and not is_sealed(seal, content, signature):
         raise BundleDamaged("the bundle is not signed by this site's coordinator; not installed")
     card = parse_card(content)
     if PROGRAM not in contents or QUANTIZED not in contents:

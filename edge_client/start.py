@@ -2,11 +2,13 @@
 
 import logging
 import os
+import signal
 import sys
 from functools import partial
 from pathlib import Path
 
 from common.errors import StateDamaged
+from common.file_lock import file_lock
 from common.json_log import log_to_stream, rotating_file
 from common.supervisor import ProcessSpec, Supervisor
 from edge_client.client_folder import ClientFolder
@@ -34,6 +36,9 @@ def processes(folder: ClientFolder) -> list[ProcessSpec]:
         "FLWR_DISABLE_UPDATE_CHECK": "1",
         "TF_CPP_MIN_LOG_LEVEL": "3",
         "PYTHONUNBUFFERED": "1",
+        # Flower's clients would send even what is for loopback through a proxy.
+        "NO_PROXY": "*",
+        "no_proxy": "*",
     }
     python = [sys.executable, "-m"]
     node = [
@@ -50,7 +55,13 @@ def processes(folder: ClientFolder) -> list[ProcessSpec]:
     ]
     found = [
         ProcessSpec("service", [*python, "edge_client.local_service", home], environment),
-        ProcessSpec("trainer", [*python, "edge_client.flower_runner", home], environment),
+        ProcessSpec(
+            "trainer",
+            [*python, "edge_client.flower_runner", home],
+            environment,
+            # Asked to end, it would finish its message first, beside the one that follows it.
+            with_parent=signal.SIGKILL,
+        ),
         ProcessSpec(
             "node",
             node,
@@ -80,5 +91,7 @@ def start(home: Path) -> None:
     log_to_stream()
     logging.getLogger().addHandler(rotating_file(folder.logs / "client.log"))
     log.info("site %s of %s", config.site, config.server)
-    Supervisor(processes(folder)).run()
+    busy = f"an edge client runs on {home} already; stop it first"
+    with file_lock(home / "client.lock", 0.0, busy):
+        Supervisor(processes(folder)).run()
     log.info("stopped")

@@ -65,7 +65,9 @@ class AcceptedSites:
         Returns the sites of the run: those that fit, and the ``known`` ones of an earlier start.
         """
         nodes = self._wait_for_nodes()
-        self._admit(nodes)
+        # A site that trained for the process before answers when it has done so.
+        patience = self._plan.deadline if known else _HANDSHAKE_SECONDS
+        self._admit(nodes, patience)
         if not self._nodes:
             raise QuorumMissed(
                 f"none of {len(nodes)} connected sites fits the run; see 'fedqana runs show "
@@ -81,14 +83,27 @@ class AcceptedSites:
 
         Sites approved while the run goes on, and those that were away when it was resumed.
         """
+        online = self._transport.nodes()
+        registered = self._transport.registered()
+        if registered is not None:  # a site with a new key is another node
+            gone = [name for name, node in self._nodes.items() if registered.get(node) != name]
+            for name in gone:
+                del self._nodes[name]
+        self._left_out &= set(online)  # who comes back may have been mended
         known = {*self._nodes.values(), *self._left_out}
-        nodes = [node for node in self._transport.nodes() if node not in known]
+        nodes = [node for node in online if node not in known]
         before = set(self._nodes)
         if nodes:
-            self._admit(nodes)
+            self._admit(nodes, _HANDSHAKE_SECONDS)
         return tuple(sorted(set(self._nodes) - before))
 
-    def _admit(self, nodes: list[str]) -> None:
+    def still_members(self, sites: Collection[str]) -> tuple[str, ...]:
+        """Those of ``sites`` that were not revoked; all of them in a simulation."""
+        registered = self._transport.registered()
+        members = set(sites) if registered is None else set(registered.values())
+        return tuple(sorted(members & set(sites)))
+
+    def _admit(self, nodes: list[str], patience: float) -> None:
         """Ask nodes who they are; keep those that fit the run, leave out the others by name."""
         classes = ClassMap(self._plan.classes)
         ask = HandshakeAsk(
@@ -97,7 +112,7 @@ class AcceptedSites:
             classes=self._plan.classes,
             config=self._plan.config,
         )
-        deadline = min(self._plan.deadline, _HANDSHAKE_SECONDS)
+        deadline = min(self._plan.deadline, patience)
         asks = {n: Instruction("handshake", ask) for n in nodes}
         deliveries = self._exchange(asks, "handshake", deadline)
         expected_hash = model_hash(self._plan.config, len(classes))
@@ -114,7 +129,8 @@ class AcceptedSites:
                 name = reply.site
                 check_handshake(reply, classes, expected_hash)
             except SiteRefused as error:
-                if error.code != "missing":  # who did not answer may do so later
+                # Who did not answer, or for whom the engine did, may answer later.
+                if error.code != "missing" and not error.code.startswith("engine-error"):
                     self._left_out.add(node)
                 self._log.event("site-left-out", f"{name}: {error}", site=name)
                 self._log.site(name, reply, f"{error.code}: {error}")

@@ -76,8 +76,7 @@ def make_server_certificate(folder: Path, host: str, days: int = SERVER_DAYS) ->
         .add_extension(issuer, critical=False)
         .sign(authority_key, hashes.SHA256())
     )
-    (folder / "server.key").unlink(missing_ok=True)
-    write_secret(folder / "server.key", _pem(key))
+    write_atomically(folder / "server.key", _pem(key), mode=0o600)
     write_atomically(folder / "server.crt", certificate.public_bytes(serialization.Encoding.PEM))
 
 

@@ -43,6 +43,8 @@ def deliver(
         log.begin(stored.data, folder.path)
     elif log.is_finished():
         return
+    else:
+        log.go_on()
     try:
         outcome = _deliver(plan, delivered, transport, log, bundle_key)
     except FedqanaError as error:

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import time
 from datetime import UTC, datetime
 from importlib.metadata import version
 
@@ -28,9 +27,6 @@ from server.server_settings import ServerFolder
 log = logging.getLogger("fedqana.enrolment")
 
 _FRESH_SECONDS = 300
-_FAILURES = 20
-_PER_SECONDS = 60.0
-"""So many wrong codes a minute are answered; more are refused unseen. Codes have 160 bits."""
 
 
 class Enrolment:
@@ -38,14 +34,12 @@ class Enrolment:
 
     def __init__(self, folder: ServerFolder) -> None:
         self._url = folder.database_url()
-        self._failures: list[float] = []
 
     async def serve(self, method: str, path: str, body: bytes) -> tuple[int, bytes]:
         """Status and JSON for one request."""
         try:
             found = await asyncio.to_thread(self._serve, method, path.removeprefix(PREFIX), body)
         except EnrolmentRefused as error:
-            self._failures.append(time.monotonic())
             return 403, _json(Refusal(refused=str(error)))
         except ValidationError:
             return 400, _json(Refusal(refused="the request is not understood; update fedqana"))
@@ -73,10 +67,6 @@ class Enrolment:
         return None
 
     def _join(self, ask: JoinAsk) -> StateReply:
-        now = time.monotonic()
-        self._failures = [t for t in self._failures if now - t < _PER_SECONDS]
-        if len(self._failures) >= _FAILURES:
-            raise EnrolmentRefused("too many wrong codes were tried; wait a minute")
         content = join_content(ask.site, ask.code, ask.public_key)
         if not is_signed_by_site(ask.public_key, content, ask.signature):
             raise EnrolmentRefused("the key's signature does not fit; join again")

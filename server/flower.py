@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
 from flwr.app.metadata import Metadata
@@ -26,6 +27,7 @@ from flwr.serverapp.strategy import (
     Krum,
     Strategy,
 )
+from flwr.supercore.run import RunNotRunningException
 
 from common.errors import SiteRefused
 from common.flower_records import (
@@ -43,7 +45,11 @@ from server.plan import RunPlan
 from server.server_settings import FOLDER_VARIABLE
 from server.transport import Delivery, Late
 
+log = logging.getLogger("fedqana.run")
+
 _POLL_SECONDS = 0.2
+_UNREACHABLE = (httpx.HTTPError, OSError, RunNotRunningException)
+"""The SuperLink is away, or the run was stopped: nothing that a site did."""
 _ROBUST = ("fedmedian", "fedtrimmedavg", "krum")
 _MOMENTS = ("m_t", "v_t")
 RUN_VARIABLE = "FEDQANA_RUN_FOLDER"
@@ -104,7 +110,10 @@ class FlowerTransport:
             pending.update((pushed, node) for pushed in self._grid.push_messages([message]))
         delivered: dict[str, Delivery] = {}
         while pending:
-            replies = list(self._grid.pull_messages(list(pending)))
+            replies, broken = self._pulled(list(pending))
+            for message_id in broken:
+                node = pending.pop(message_id)
+                delivered[node] = Delivery(None, "malformed", sent[node], 0)
             for reply in replies:
                 # A node that died answers as node 1: only the message id says who it was.
                 message_id = reply.metadata.reply_to_message_id
@@ -121,6 +130,28 @@ class FlowerTransport:
                     time.sleep(min(_POLL_SECONDS, left))
         return delivered
 
+    def _pulled(self, message_ids: list[str]) -> tuple[list[Message], list[str]]:
+        """Replies that have come, and the ids of those that Flower cannot make a message of.
+
+        What a site pushed is put together here, and a site may push anything.
+        """
+        try:
+            return list(self._grid.pull_messages(message_ids)), []
+        except _UNREACHABLE:
+            raise
+        except Exception:
+            found: list[Message] = []
+            broken: list[str] = []
+            for message_id in message_ids:
+                try:
+                    found += self._grid.pull_messages([message_id])
+                except _UNREACHABLE:
+                    raise
+                except Exception as error:
+                    log.warning("a reply is not a message: %s", type(error).__name__)
+                    broken.append(message_id)
+            return found, broken
+
     def _note_heard(self, node: str, delivery: Delivery) -> None:
         if self._members is not None and delivery.answer is not None:
             name = self._members.names_by_node().get(node)
@@ -131,6 +162,8 @@ class FlowerTransport:
 def _delivery(reply: Message, node: str, bytes_down: int) -> Delivery:
     if reply.has_error():
         return Delivery(None, f"engine-error-{reply.error.code}", bytes_down, 0)
+    if not reply.has_content():
+        return Delivery(None, "malformed", bytes_down, 0)
     size = payload_bytes(reply.content)
     if str(reply.metadata.src_node_id) != node:
         return Delivery(None, "unknown-site", bytes_down, size)

@@ -58,6 +58,10 @@ class FlowerRun:
         return self.status != "finished"
 
 
+_MOST_RUNS = 10_000
+"""Flower lists twenty by default."""
+
+
 class FlowerControl:
     """Commands to this machine's SuperLink.
 
@@ -77,9 +81,14 @@ class FlowerControl:
 
         A key that is registered already gives the id that it has.
         """
+        key = node_key(public_key)
+        with _telling():
+            for node in self._client.ListNodes(ListNodesRequest()).nodes_info:
+                if node.public_key == key and node.status != "unregistered":
+                    return str(node.node_id)
         try:
             with _telling():
-                request = RegisterNodeRequest(public_key=node_key(public_key), name=name)
+                request = RegisterNodeRequest(public_key=key, name=name)
                 return str(self._client.RegisterNode(request).node_id)
         except ServiceUnavailable as error:
             if isinstance(error.__cause__, httpx.HTTPStatusError):
@@ -133,7 +142,7 @@ class FlowerControl:
     def runs(self) -> dict[str, FlowerRun]:
         """All runs by Flower's id."""
         with _telling():
-            found = self._client.ListRuns(ListRunsRequest()).run_dict
+            found = self._client.ListRuns(ListRunsRequest(limit=_MOST_RUNS)).run_dict
         return {
             str(number): FlowerRun(str(number), run.status.status, run.status.sub_status)
             for number, run in found.items()

@@ -23,6 +23,8 @@ log = logging.getLogger("fedqana.front")
 FLEET = "/v1/fleet/"
 _FLEET_CALL = re.compile(rb"/v1/fleet/[a-z]+(-[a-z]+)*")
 LARGEST_ENROLMENT_BODY = 16_384
+LARGEST_FLEET_BODY = 64 * 2**20
+"""Flower sends objects of 5 MB at most; the SuperLink reads a body before it looks who sent it."""
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -82,13 +84,19 @@ class Front:
         if scope["type"] != "http":
             return
         path = str(scope["path"])
+        try:
+            await self._serve(scope, path, receive, send)
+        except _Gone:
+            pass  # nobody is there to be answered
+        except _TooLarge:
+            await _answer(send, 413, b"")
+
+    async def _serve(self, scope: Scope, path: str, receive: Receive, send: Send) -> None:
         if self._client is not None and is_fleet(scope["raw_path"], path):
             await self._pass_on(self._client, scope, receive, send)
         elif path.startswith(PREFIX + "/"):
-            body = await _body(receive)
-            if body is None:
-                await _answer(send, 413, b"")
-                return
+            parts = [chunk async for chunk in _chunks(receive, LARGEST_ENROLMENT_BODY)]
+            body = b"".join(parts)
             status, content = await self._enrolment.serve(scope["method"], path, body)
             await _answer(send, status, content)
         else:
@@ -108,9 +116,8 @@ class Front:
         headers = [(k, v) for k, v in scope["headers"] if k.lower() not in _HOP]
         query = scope.get("query_string", b"")
         target = str(scope["path"]) + (f"?{query.decode('ascii')}" if query else "")
-        request = client.build_request(
-            scope["method"], target, headers=headers, content=_chunks(receive)
-        )
+        content = _chunks(receive, LARGEST_FLEET_BODY)
+        request = client.build_request(scope["method"], target, headers=headers, content=content)
         begun = False
         try:
             response = await client.send(request, stream=True)
@@ -126,7 +133,7 @@ class Front:
             finally:
                 await response.aclose()
             await send({"type": "http.response.body", "body": b""})
-        except (httpx.HTTPError, _Gone) as error:
+        except httpx.HTTPError as error:
             self._note(type(error).__name__)
             if begun:  # cut off: the site sees an incomplete reply and asks again
                 raise
@@ -137,24 +144,23 @@ class _Gone(Exception):
     """The site closed its connection in the middle of a request."""
 
 
-async def _chunks(receive: Receive) -> AsyncIterator[bytes]:
+class _TooLarge(Exception):
+    """A request with a larger body than any that a site sends."""
+
+
+async def _chunks(receive: Receive, most: int) -> AsyncIterator[bytes]:
+    length = 0
     while True:
         event = await receive()
         if event["type"] == "http.disconnect":
             raise _Gone
-        yield event.get("body", b"")
+        chunk = event.get("body", b"")
+        length += len(chunk)
+        if length > most:
+            raise _TooLarge
+        yield chunk
         if not event.get("more_body"):
             return
-
-
-async def _body(receive: Receive) -> bytes | None:
-    """A small request's body; None for one that is too large."""
-    parts: list[bytes] = []
-    async for chunk in _chunks(receive):
-        parts.append(chunk)
-        if sum(map(len, parts)) > LARGEST_ENROLMENT_BODY:
-            return None
-    return b"".join(parts)
 
 
 async def _answer(send: Send, status: int, content: bytes) -> None:

@@ -11,6 +11,7 @@ from common.files import write_atomically, writing_to
 from common.keys import is_sealed, seal, seal_public
 from server.delivery_order import Delivered, write_delivery
 from server.enrolment import open_members
+from server.history.records import Promotion
 from server.history.store import open_history
 from server.model_lookup import FoundModel, find_model
 from server.plan import make_plan
@@ -78,8 +79,7 @@ def promote(folder: ServerFolder, model: str, action: str = "promote") -> tuple[
     """
     found, bundle, version = _found(folder, model)
     name = f"{bundle.card.run}:{version}"
-    key = folder.bundle_key.read_bytes()
-    write_atomically(found.folder / SIGNATURE, seal(key, (found.folder / CARD).read_bytes()))
+    place = found.folder.resolve()
     delivery = f"delivery-{datetime.now(UTC):%Y%m%d-%H%M%S}"
     with open_members(folder) as members:
         approved = sum(m.state == "approved" for m in members.all())
@@ -97,7 +97,9 @@ def promote(folder: ServerFolder, model: str, action: str = "promote") -> tuple[
     )
 
     def prepare(path: Path) -> None:
-        delivered = Delivered(run=bundle.card.run, version=version, folder=str(found.folder))
+        key = folder.bundle_key.read_bytes()
+        write_atomically(place / SIGNATURE, seal(key, (place / CARD).read_bytes()))
+        delivered = Delivered(run=bundle.card.run, version=version, folder=str(place))
         write_delivery(path, delivered)
 
     launch_new(folder, plan, f"delivery of {name}", prepare)
@@ -114,14 +116,25 @@ def roll_back(folder: ServerFolder) -> tuple[str, str]:
         raise ModelNotFound(
             "no version was promoted yet; see 'fedqana models list' and promote one"
         )
-    current = (promoted[-1].run_id, promoted[-1].version)
-    earlier = [p for p in promoted if (p.run_id, p.version) != current]
-    if not earlier:
+    standing = _standing(promoted)
+    if len(standing) < 2:
         raise ModelNotFound(
-            f"{current[0]}:{current[1]} is the only version that was ever promoted; promote "
-            "another one"
+            f"there is nothing before {':'.join(map(str, standing[-1]))} to go back to; promote "
+            "another version"
         )
-    return promote(folder, f"{earlier[-1].run_id}:{earlier[-1].version}", "rollback")
+    return promote(folder, f"{standing[-2][0]}:{standing[-2][1]}", "rollback")
+
+
+def _standing(promoted: list[Promotion]) -> list[tuple[str, int]]:
+    """Versions promoted and not rolled back, oldest first: each rollback takes one away."""
+    standing: list[tuple[str, int]] = []
+    for promotion in promoted:
+        version = (promotion.run_id, promotion.version)
+        if promotion.action == "rollback" and standing:
+            standing.pop()
+        if not standing or standing[-1] != version:
+            standing.append(version)
+    return standing
 
 
 def export(folder: ServerFolder, model: str, out: Path) -> dict[str, Any]:

@@ -45,7 +45,7 @@ def run_status(folder: ServerFolder, name: str) -> dict[str, Any]:
         "run": run,
         "state": state,
         "reason": reason,
-        "ended": state in ("finished", "failed", "stopped") and control.wanted == "stop",
+        "ended": state == "finished" or (state != "running" and control.wanted == "stop"),
         "progress": progress,
         "left_minutes": _left(record, progress),
         "balanced_accuracy": _accuracy(record),

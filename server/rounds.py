@@ -155,7 +155,8 @@ class Coordinator:
 
     def _train(self) -> str:
         plan, state = self._plan, self._state
-        state.sites = tuple(sorted({*state.sites, *self._sites.newcomers()}))
+        newcomers = self._sites.newcomers()
+        state.sites = self._sites.still_members({*state.sites, *newcomers})
         phase = plan.phase(state.round)
         current = state.floating if phase == "float" else state.quantized
         if phase == "qat" and state.round == plan.float_rounds + 1:

@@ -5,9 +5,11 @@ runs/RUN/pid            of the process, once it runs
 """
 
 import logging
+import shutil
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -15,13 +17,21 @@ from typing import Literal
 import psutil
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from common.errors import FedqanaError, RunMismatch, RunNotFound, StateDamaged
+from common.errors import (
+    FedqanaError,
+    RunMismatch,
+    RunNotFound,
+    ServiceUnavailable,
+    StateDamaged,
+)
+from common.file_lock import file_lock
 from common.files import write_atomically
+from server.delivery_order import DELIVERY
 from server.enrolment import open_members
 from server.flower_control import FlowerControl, FlowerRun, flower_control
 from server.history.store import open_history
 from server.plan import RunPlan
-from server.run_folder import RunFolder, StoredPlan
+from server.run_folder import PLAN, RunFolder, StoredPlan
 from server.server_settings import ServerFolder
 
 log = logging.getLogger("fedqana.runs")
@@ -32,6 +42,7 @@ PROGRAM = "flwr-serverapp"
 _FIRST_PAUSE = 10.0
 _LONGEST_PAUSE = 300.0
 _LOOK_SECONDS = 3.0
+_PATIENCE = 30.0
 
 
 class Control(BaseModel):
@@ -80,22 +91,39 @@ def write_control(folder: ServerFolder, run: str, control: Control) -> None:
 
 def run_names(folder: ServerFolder) -> list[str]:
     """Names of this server's runs, oldest first."""
-    found = list(folder.runs.glob(f"*/{CONTROL}"))
-    found.sort(key=lambda p: ((p.parent / "plan.json").stat().st_mtime, p.parent.name))
-    return [path.parent.name for path in found]
+    found = [path.parent for path in folder.runs.glob(f"*/{CONTROL}")]
+    return [path.name for path in sorted(found, key=lambda p: (_begun(p), p.name))]
+
+
+def _begun(run_folder: Path) -> float:
+    try:
+        return (run_folder / PLAN).stat().st_mtime
+    except OSError:
+        return 0.0
 
 
 def find_run_name(folder: ServerFolder, name: str) -> str:
-    """A run by name, unique prefix or "latest"; RunNotFound says which there are."""
+    """A run by name, unique prefix or "latest"; RunNotFound says which there are.
+
+    The latest is one with rounds: a delivery of a version is named in full.
+    """
     names = run_names(folder)
     matching = [n for n in names if n == name] or [n for n in names if n.startswith(name)]
     if name == "latest":
-        matching = names[-1:]
+        matching = [n for n in names if not (folder.runs / n / DELIVERY).exists()][-1:]
     if len(matching) != 1:
         raise RunNotFound(
             f"no run {name!r} at this server; runs here: {', '.join(names) or 'none'}"
         )
     return matching[0]
+
+
+@contextmanager
+def one_at_a_time(folder: ServerFolder) -> Iterator[None]:
+    """One process at a time decides on runs: commands and the server, which keeps them going."""
+    busy = "another command is changing runs or sites of this server; try again"
+    with file_lock(folder.path / "control.lock", _PATIENCE, busy):
+        yield
 
 
 def launch_new(
@@ -110,26 +138,30 @@ def launch_new(
     ServiceUnavailable where the SuperLink does not answer; then nothing is left behind.
     """
     path = folder.runs / plan.run
-    if path.exists():
-        raise RunMismatch(f"there is a run {plan.run} already; choose another --run name")
-    with flower_control(folder) as control:
-        _require_free(folder, control)
-        RunFolder(path).create(StoredPlan(plan=plan, data=data))
-        prepare(path)
-        _launch(folder, control, plan.run, Control())
+    with one_at_a_time(folder), flower_control(folder) as control:
+        if path.exists():
+            raise RunMismatch(f"there is a run {plan.run} already; choose another --run name")
+        _require_free(folder, control, plan.run)
+        try:
+            RunFolder(path).create(StoredPlan(plan=plan, data=data))
+            prepare(path)
+            _launch(folder, control, plan.run, Control())
+        except FedqanaError:
+            shutil.rmtree(path, ignore_errors=True)
+            raise
     _note(folder, "run started", plan.run, data)
 
 
 def resume_run(folder: ServerFolder, run: str) -> None:
     """Go on with a run; RunMismatch where it is finished or its process lives."""
-    wanted = read_control(folder, run)
-    with flower_control(folder) as control:
+    with one_at_a_time(folder), flower_control(folder) as control:
+        wanted = read_control(folder, run)
         state = state_of(folder, run, control)
         if state.alive:
             raise RunMismatch(f"run {run} is under way; see 'fedqana rounds status {run}'")
         if state.state == "finished":
             raise RunMismatch(f"run {run} is finished; start a new one with 'fedqana rounds start'")
-        _require_free(folder, control)
+        _require_free(folder, control, run)
         wanted.attempts = 0
         _launch(folder, control, run, wanted)
     _note(folder, "run resumed", run)
@@ -137,21 +169,25 @@ def resume_run(folder: ServerFolder, run: str) -> None:
 
 def stop_run(folder: ServerFolder, run: str) -> None:
     """Stop a run after its last finished step; it can be resumed."""
-    wanted = read_control(folder, run)
-    wanted.wanted = "stop"
-    write_control(folder, run, wanted)
-    with flower_control(folder) as control:
-        under_way = control.runs()
-        for flower_run in wanted.flower_runs:
-            if flower_run in under_way and under_way[flower_run].under_way:
-                control.stop(flower_run)
+    with one_at_a_time(folder):
+        wanted = read_control(folder, run)
+        wanted.wanted = "stop"
+        write_control(folder, run, wanted)
+        with flower_control(folder) as control:
+            _stop_processes(control, wanted)
     note_stopped(folder, run)
     _note(folder, "run stopped", run)
 
 
-def note_stopped(folder: ServerFolder, run: str) -> None:
-    """Write into the history that the coordinator stopped a run, whatever its process said."""
-    text = "stopped by the coordinator"
+def _stop_processes(control: FlowerControl, wanted: Control) -> None:
+    under_way = control.runs()
+    for flower_run in wanted.flower_runs:
+        if flower_run in under_way and under_way[flower_run].under_way:
+            control.stop(flower_run)
+
+
+def note_stopped(folder: ServerFolder, run: str, text: str = "stopped by the coordinator") -> None:
+    """Write into the history that a run was stopped and why, whatever its process said."""
     with open_history(folder.database_url()) as history:
         if not history.has_run(run):
             return
@@ -181,44 +217,60 @@ def keep_going(folder: ServerFolder, control: FlowerControl) -> None:
     """Resume the runs that are wanted and whose process has ended before their end.
 
     After a crash, a restart of the machine, or a round for which too few sites answered; at most
-    as often as the settings say without a finished step in between, with growing pauses.
+    as often as the settings say without a finished step in between, with growing pauses. Nodes
+    that belong to no approved site are refused, should a revocation have been cut off.
     """
+    with one_at_a_time(folder):
+        for run in run_names(folder):
+            try:
+                _keep_going(folder, control, run)
+            except ServiceUnavailable:
+                raise
+            except FedqanaError as error:
+                log.error("run %s cannot be looked after: %s", run, error)
+        with open_members(folder) as members:
+            known = members.names_by_node()
+        for node in control.nodes():
+            if node.status != "unregistered" and node.node_id not in known:
+                control.unregister(node.node_id)
+                log.warning("node %s belongs to no approved site: refused", node.node_id)
+
+
+def _keep_going(folder: ServerFolder, control: FlowerControl, run: str) -> None:
+    wanted = read_control(folder, run)
+    if wanted.wanted != "run":
+        return
+    state = state_of(folder, run, control)
+    if state.alive and not _has_died(folder, run):
+        return
+    if state.alive:  # Flower itself takes most of a minute to notice
+        _stop_processes(control, wanted)
+        return
+    if state.state == "finished":
+        wanted.wanted = "stop"
+        write_control(folder, run, wanted)
+        return
+    position = _position(folder, run)
+    if position != wanted.position:
+        wanted.position, wanted.attempts = position, 0
     most = folder.settings().rounds.resume_attempts
-    for run in run_names(folder):
-        wanted = read_control(folder, run)
-        if wanted.wanted != "run":
-            continue
-        state = state_of(folder, run, control)
-        if state.alive and not _has_died(folder, run):
-            continue
-        if state.alive:  # Flower itself takes most of a minute to notice
-            for flower_run in wanted.flower_runs:
-                control.stop(flower_run)
-            continue
-        if state.state == "finished":
-            wanted.wanted = "stop"
-            write_control(folder, run, wanted)
-            continue
-        position = _position(folder, run)
-        if position != wanted.position:
-            wanted.position, wanted.attempts = position, 0
-        if wanted.attempts >= most:
-            wanted.wanted = "stop"
-            write_control(folder, run, wanted)
-            text = f"given up after {most} attempts: {state.reason or 'its process ended'}"
-            log.error("run %s: %s; go on with 'fedqana rounds resume %s'", run, text, run)
-            _note(folder, "run given up", run, text)
-            continue
-        if wanted.not_before == 0.0:
-            pause = min(_FIRST_PAUSE * 2**wanted.attempts, _LONGEST_PAUSE)
-            wanted.not_before = time.time() + pause
-            write_control(folder, run, wanted)
-            why = state.reason or "its process ended"
-            log.warning("run %s stopped (%s); goes on in %.0f s", run, why, pause)
-        elif time.time() >= wanted.not_before:
-            wanted.attempts += 1
-            _launch(folder, control, run, wanted)
-            _note(folder, "run resumed by itself", run, f"attempt {wanted.attempts}")
+    why = state.reason or "its process ended"
+    if wanted.attempts >= most:
+        wanted.wanted = "stop"
+        write_control(folder, run, wanted)
+        text = f"given up after {most} attempts: {why}"
+        log.error("run %s: %s; go on with 'fedqana rounds resume %s'", run, text, run)
+        note_stopped(folder, run, text)
+        _note(folder, "run given up", run, text)
+    elif wanted.not_before == 0.0:
+        pause = min(_FIRST_PAUSE * 2**wanted.attempts, _LONGEST_PAUSE)
+        wanted.not_before = time.time() + pause
+        write_control(folder, run, wanted)
+        log.warning("run %s stopped (%s); goes on in %.0f s", run, why, pause)
+    elif time.time() >= wanted.not_before:
+        wanted.attempts += 1
+        _launch(folder, control, run, wanted)
+        _note(folder, "run resumed by itself", run, f"attempt {wanted.attempts}")
 
 
 def keep_going_forever(folder: ServerFolder, stop: threading.Event) -> None:
@@ -246,19 +298,24 @@ def _has_died(folder: ServerFolder, run: str) -> bool:
 
 
 def _launch(folder: ServerFolder, control: FlowerControl, run: str, wanted: Control) -> None:
+    """Start a run's process; what is wanted is written down before, so that each try counts."""
     (folder.runs / run / PID).unlink(missing_ok=True)
-    flower_run = control.start(run)
     wanted.wanted, wanted.not_before = "run", 0.0
+    write_control(folder, run, wanted)
+    flower_run = control.start(run)
     wanted.flower_runs = [*wanted.flower_runs, flower_run]
     write_control(folder, run, wanted)
 
 
-def _require_free(folder: ServerFolder, control: FlowerControl) -> None:
+def _require_free(folder: ServerFolder, control: FlowerControl, but: str) -> None:
+    """RunMismatch where another run is under way, or waits to go on by itself."""
     if folder.settings().rounds.several_at_once:
         return
-    flower = control.runs()
     for run in run_names(folder):
-        if is_alive(read_control(folder, run), flower):
+        if run == but:
+            continue
+        state = state_of(folder, run, control)
+        if state.alive or (state.wanted == "run" and state.state != "finished"):
             raise RunMismatch(
                 f"run {run} is under way; wait for it or stop it ('fedqana rounds stop {run}'), or "
                 "set several_at_once in fedqana.toml"

@@ -53,9 +53,13 @@ class RunLog:
 
     def resume(self, state: RunState) -> None:
         """The run goes on; RunNotFound where this history does not know it."""
+        self.go_on()
+        self.event("resumed", f"at step {state.step}", state.round)
+
+    def go_on(self) -> None:
+        """Set the run's state to running again."""
         stored = self._stored()
         self._history.save_run(replace(stored, state="running", finished_at=None, reason=""))
-        self.event("resumed", f"at step {state.step}", state.round)
 
     def finish(self, state: str, reason: str = "") -> None:
         """The run's end: finished, stopped (can be resumed) or failed (a bug)."""

@@ -13,6 +13,7 @@ nginx.conf          for those who put nginx in front
 
 import json
 import os
+import re
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -162,7 +163,7 @@ class ServerFolder:
             database=quoted[3],
             superlink=superlink,
         )
-        write_atomically(self.path / SETTINGS, text.encode())
+        write_atomically(self.path / SETTINGS, text.encode(), mode=0o600)
 
     def settings(self) -> ServerSettings:
         """The settings; DataNotFound where this is no server's folder, SettingsError by key."""
@@ -201,6 +202,7 @@ def split_address(text: str, option: str) -> tuple[str, int]:
     """Host and port of ``HOST:PORT``; IPv6 hosts in brackets. SettingsError names the option."""
     host, _, port = text.rpartition(":")
     host = host.strip("[]")
-    if not host or not (port.isascii() and port.isdecimal()) or not 1 <= int(port) <= 65535:
+    usable = re.fullmatch(r"[A-Za-z0-9.:-]+", host) is not None and "//" not in text
+    if not usable or not (port.isascii() and port.isdecimal()) or not 1 <= int(port) <= 65535:
         raise SettingsError(f"{option} {text}: give HOST:PORT, e.g. fedqana.example.org:8443")
     return host, int(port)

@@ -1,5 +1,6 @@
 """Making a server's folder, and renewing its certificate."""
 
+import os
 import secrets
 from pathlib import Path
 
@@ -28,12 +29,15 @@ def set_up(
     """
     path = path.resolve()
     folder = ServerFolder(path)
+    os.umask(0o077)
     if (path / SETTINGS).exists():
         raise SettingsError(
             f"{path} is a server's folder already; start it with 'fedqana server start --server "
             f"{path}' or choose another folder"
         )
     host, port = split_address(address, "--address")
+    if database.startswith("sqlite:///") and not database.startswith("sqlite:////"):
+        raise SettingsError(f"--database {database}: give an absolute path, sqlite:////...")
     where = listen or f"0.0.0.0:{port}"
     split_address(where, "--listen")
     if not folder.ca.exists():

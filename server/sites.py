@@ -8,6 +8,7 @@ from common.keys import seal_public
 from server.enrolment import open_members
 from server.flower_control import flower_control
 from server.history.records import Member
+from server.run_control import one_at_a_time
 from server.server_settings import ServerFolder
 
 
@@ -51,7 +52,7 @@ def listed(path: Path) -> list[tuple[Member, bool | None]]:
 def approve(path: Path, name: str) -> Member:
     """Register a pending site's key with Flower and let it take part."""
     folder = ServerFolder(path)
-    with open_members(folder) as members:
+    with one_at_a_time(folder), open_members(folder) as members:
         member = members.get(name)
         if member.state == "approved":
             return member
@@ -62,7 +63,7 @@ def approve(path: Path, name: str) -> Member:
             )
         with flower_control(folder) as control:
             node_id = control.register(member.public_key, name)
-        return members.approve(name, node_id)
+        return members.approve(name, node_id, member.public_key)
 
 
 def revoke(path: Path, name: str) -> Member:
@@ -75,6 +76,12 @@ def revoke(path: Path, name: str) -> Member:
     with open_members(folder) as members:
         member = members.revoke(name)
     if member.node_id:
-        with flower_control(folder) as control:
-            control.unregister(member.node_id)
+        try:
+            with flower_control(folder) as control:
+                control.unregister(member.node_id)
+        except ServiceUnavailable as error:
+            raise ServiceUnavailable(
+                f"{name} is revoked and no round asks it any more; its key is refused as soon as "
+                "the server is up again ('fedqana server start')"
+            ) from error
     return member

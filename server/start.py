@@ -4,9 +4,11 @@ import logging
 import os
 import sys
 import threading
+from datetime import UTC, datetime
 from pathlib import Path
 
 from common.errors import StateDamaged
+from common.file_lock import file_lock
 from common.json_log import log_to_stream, rotating_file
 from common.supervisor import ProcessSpec, Supervisor
 from server.certificates import expires
@@ -17,6 +19,7 @@ from server.server_settings import FOLDER_VARIABLE, ServerFolder
 log = logging.getLogger("fedqana.server")
 
 _POLL_SECONDS = "0.5"
+_WARN_DAYS = 30
 
 
 def processes(folder: ServerFolder) -> list[ProcessSpec]:
@@ -31,6 +34,9 @@ def processes(folder: ServerFolder) -> list[ProcessSpec]:
         "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": _POLL_SECONDS,
         "TF_CPP_MIN_LOG_LEVEL": "3",
         "PYTHONUNBUFFERED": "1",
+        # Flower's clients would send even what is for loopback through a proxy.
+        "NO_PROXY": "*",
+        "no_proxy": "*",
         # SuperExec starts the ServerApp's program by its name.
         "PATH": f"{here}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
     }
@@ -73,14 +79,21 @@ def start(folder: ServerFolder) -> None:
             raise StateDamaged(f"{needed} is missing; restore it from a backup")
     until = expires(folder.tls / "server.crt")
     open_history(folder.database_url()).close()
+    os.umask(0o077)
     folder.flower.mkdir(parents=True, exist_ok=True)
     log_to_stream()
     logging.getLogger().addHandler(rotating_file(folder.logs / "server.log"))
     log.info("serving %s; certificate until %s", settings.address, f"{until:%Y-%m-%d}")
+    if (until - datetime.now(UTC)).days < _WARN_DAYS:
+        log.warning(
+            "the certificate ends on %s; renew it with 'fedqana server renew'", f"{until:%Y-%m-%d}"
+        )
     supervisor = Supervisor(processes(folder))
     keeper = threading.Thread(
         target=keep_going_forever, args=(folder, supervisor.stopping), daemon=True
     )
-    keeper.start()
-    supervisor.run()
+    busy = f"a server runs on {folder.path} already; stop it first"
+    with file_lock(folder.path / "server.lock", 0.0, busy):
+        keeper.start()
+        supervisor.run()
     log.info("stopped")

@@ -23,7 +23,13 @@ if TYPE_CHECKING:
 )
 @classes_option
 @click.option("--image-size", default=64, show_default=True, help="Pixels the network looks at.")
-@click.option("--port", default=9094, show_default=True, help="Of Flower's node, on loopback.")
+@click.option(
+    "--port",
+    type=click.IntRange(1, 65535),
+    default=9094,
+    show_default=True,
+    help="Of Flower's node, on loopback.",
+)
 @home_option
 @json_option
 def join(
@@ -88,15 +94,26 @@ def rejoin(enrolment_file: Path, home: Path, as_json: bool) -> None:
     "--data",
     required=True,
     type=click.Path(file_okay=False, path_type=Path),
-    help="The hospital's labelled images, new ones among them.",
+    help="All of the hospital's labelled images, old and new.",
+)
+@click.option(
+    "--add-class",
+    "added",
+    multiple=True,
+    metavar="CODE",
+    help="A class that the site's images have from now on; once for each.",
 )
 @home_option
 @json_option
-def prepare(data: Path, home: Path, as_json: bool) -> None:
-    """Read the hospital's images again, e.g. because there are more.
+def prepare(data: Path, added: tuple[str, ...], home: Path, as_json: bool) -> None:
+    """Read the hospital's images again, e.g. because there are more; the next run uses them.
 
-    Lesions keep the part they were in; only new lesions are split. The next round uses them.
+    Lesions keep the part they were in; only new lesions are split. Stop the client before, and do
+    it between two runs: a run takes a site by the cases that it had at the beginning.
     """
+    from common.classes import ClassMap
+    from common.errors import DataUnfit
+    from common.file_lock import file_lock
     from edge_client.client_folder import ClientFolder
     from edge_client.site import SiteFolder
     from edge_client.site_preparation import prepare_site
@@ -105,7 +122,13 @@ def prepare(data: Path, home: Path, as_json: bool) -> None:
     name = ClientFolder(home).config().site
     before = SiteFolder(home).read()
     size = before.train.images.shape[1]
-    site = prepare_site(home, name, data, before.classes, size)
+    known = before.classes.codes
+    if twice := set(added) & set(known):
+        raise DataUnfit(f"the site has the class {min(twice)!r} already; leave it out")
+    classes = ClassMap((*known, *added)) if added else before.classes
+    busy = "the edge client is running; stop it first"
+    with file_lock(home / "client.lock", 0.0, busy):
+        site = prepare_site(home, name, data, classes, size)
     counts = {part: len(getattr(site, part)) for part in ("train", "validation", "test")}
     if as_json:
         click.echo(json.dumps({"site": name, "cases": counts}, indent=2))

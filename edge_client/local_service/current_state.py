@@ -8,7 +8,13 @@ from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from common.errors import FedqanaError, ModelNotFound, ServiceUnavailable, StateInUse
+from common.errors import (
+    FedqanaError,
+    ModelNotFound,
+    ServiceUnavailable,
+    StateDamaged,
+    StateInUse,
+)
 from edge_client.local_service.snapshot import Mark, Snapshot, mark_of
 from edge_client.service import EdgeClient
 from edge_client.state_lock import state_in_use
@@ -135,3 +141,9 @@ class CurrentState:
                 return Snapshot.of(client, self._state_dir), None
         except FedqanaError as error:
             return None, error
+        except Exception as error:  # whatever it is, answers go on and rollback can be asked for
+            log.exception("the state cannot be read")
+            return None, StateDamaged(
+                f"the site's state cannot be read ({type(error).__name__}); go back with 'fedqana "
+                "client rollback' or restore it from a backup"
+            )

@@ -135,12 +135,19 @@ class LocalSite:
                 now = image_size_of(client)
                 if now != size:  # another program came while this waited
                     image = prepared(content, now)
-                round_number = self._versions.report(self._versions.require_current()).round
+                round_number = self._newest_round()
                 with self._device():
                     client.learn(LabelledCase(case_id, lesion_id, code, round_number, image))
                 client.save()
             kept = client.journal.case(case_id)
         return Learned(case_id, is_new, "" if kept is None else kept.code), self.state.snapshot()
+
+    def _newest_round(self) -> int:
+        """The round of the newest version: after going back to an older one, cases are later still.
+
+        With the older one's round, the newer versions would be taken to have learned them.
+        """
+        return max(self._versions.report(name).round for name in self._versions.names())
 
     def correct(self, case_id: str, code: str | None, patience: float) -> tuple[bool, Snapshot]:
         """Give a learned case another label, or with None forget it; False if nothing changes.

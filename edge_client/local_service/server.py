@@ -6,14 +6,14 @@ import signal
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from common.errors import SettingsError
+from common.errors import SettingsError, StateInUse
 from common.file_lock import file_lock
 from common.files import writing_to
 from edge_client.local_service import fedqana_edge_pb2 as pb
@@ -31,6 +31,8 @@ from edge_client.local_service.settings import (
 from edge_client.local_service.site_facts import SiteFacts
 from edge_client.local_service.site_referral import SiteReferral
 from edge_client.site import SiteFolder
+from edge_client.state_lock import state_in_use
+from edge_client.versions import VersionFolder
 
 log = logging.getLogger("fedqana.local_service")
 
@@ -70,6 +72,7 @@ def serve(home: Path, settings: ServiceSettings, referral: Referral | None = Non
     busy = f"a local service runs for {home} already; stop it before another one is started"
     stop = threading.Event()
     with file_lock(home / "service.lock", 0.0, busy), _stopped_by_signals(stop):
+        _undo_half_done(folder.path / "state")
         server, watch = _server(site, settings, rule)
         _listen(server, endpoint, settings.tls)
         if settings.tls is not None:  # for the site's own commands
@@ -86,6 +89,14 @@ def serve(home: Path, settings: ServiceSettings, referral: Referral | None = Non
         ended = server.stop(_STOP_SECONDS)
         site.close()
         ended.wait()
+
+
+def _undo_half_done(state_dir: Path) -> None:
+    """Put away what a killed trainer left; while a trainer is at work there is nothing to do."""
+    if not (state_dir / "versions").exists():
+        return
+    with suppress(StateInUse), state_in_use(state_dir, wait=0.0):
+        VersionFolder(state_dir).clean()
 
 
 class _Health:

@@ -21,9 +21,19 @@ server.add_command(systemd)
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
 @click.option("--address", required=True, metavar="HOST:PORT", help="What sites will reach.")
 @click.option("--listen", metavar="HOST:PORT", help="Where to listen.  [default: 0.0.0.0:PORT]")
-@click.option("--superlink-port", default=8000, show_default=True, help="Of Flower, on loopback.")
 @click.option(
-    "--enrolment-port", default=8001, show_default=True, help="On loopback, behind a proxy only."
+    "--superlink-port",
+    type=click.IntRange(1, 65535),
+    default=8000,
+    show_default=True,
+    help="Of Flower, on loopback.",
+)
+@click.option(
+    "--enrolment-port",
+    type=click.IntRange(1, 65535),
+    default=8001,
+    show_default=True,
+    help="On loopback, behind a proxy only.",
 )
 @click.option(
     "--database",

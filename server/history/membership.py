@@ -66,7 +66,7 @@ class Membership:
         code = secrets.token_urlsafe(CODE_BYTES)
         now = datetime.now(UTC)
         with self._database.writing() as connection:
-            known = _member(connection, name)
+            known = _member(connection, name, for_change=True)
             if known is not None and known.state == "approved":
                 raise SettingsError(
                     f"site {name} takes part already; revoke it first "
@@ -94,7 +94,7 @@ class Membership:
         """
         now = datetime.now(UTC)
         with self._database.writing() as connection:
-            known = _member(connection, name)
+            known = _member(connection, name, for_change=True)
             if known is None or known.state == "revoked":
                 raise EnrolmentRefused(
                     f"there is no invitation for {name!r}; ask the coordinator for an enrolment "
@@ -125,11 +125,19 @@ class Membership:
             _note(connection, f"site {name}", "site joined", name, "waits for approval")
         return member
 
-    def approve(self, name: str, node_id: str) -> Member:
-        """Let a pending site take part as the node it was registered as."""
+    def approve(self, name: str, node_id: str, public_key: str) -> Member:
+        """Let a pending site take part as the node that its key was registered as.
+
+        SettingsError where it is not pending with this key any more.
+        """
         now = datetime.now(UTC)
         with self._database.writing() as connection:
-            known = _required(connection, name)
+            known = _required(connection, name, for_change=True)
+            if (known.state, known.public_key) != ("pending", public_key):
+                raise SettingsError(
+                    f"site {name} has changed meanwhile and is {known.state}; see 'fedqana site "
+                    "list'"
+                )
             member = replace(known, state="approved", node_id=node_id, approved_at=now)
             _put(connection, member, True)
             _note(connection, "coordinator", "site approved", name, f"node {node_id}")
@@ -139,7 +147,7 @@ class Membership:
         """End a site's membership; its name stays in the list."""
         now = datetime.now(UTC)
         with self._database.writing() as connection:
-            known = _required(connection, name)
+            known = _required(connection, name, for_change=True)
             member = replace(known, state="revoked", code_sha256="", revoked_at=now)
             _put(connection, member, True)
             _note(connection, "coordinator", "site revoked", name, f"was {known.state}")
@@ -204,14 +212,17 @@ def _hash(code: str) -> str:
     return hashlib.sha256(code.encode()).hexdigest()
 
 
-def _member(connection: Connection, name: str) -> Member | None:
+def _member(connection: Connection, name: str, for_change: bool = False) -> Member | None:
+    """A member; ``for_change`` keeps others from changing it within this transaction."""
     query = select(tables.members).where(tables.members.c.name == name)
+    if for_change:  # SQLite has locked all of the database already
+        query = query.with_for_update()
     row = connection.execute(query).mappings().one_or_none()
     return None if row is None else Member(**row)
 
 
-def _required(connection: Connection, name: str) -> Member:
-    found = _member(connection, name)
+def _required(connection: Connection, name: str, for_change: bool = False) -> Member:
+    found = _member(connection, name, for_change)
     if found is None:
         names = connection.scalars(select(tables.members.c.name).order_by(tables.members.c.name))
         known = ", ".join(names) or "none"

@@ -138,7 +138,7 @@ def _enrol(members: Membership) -> None:
         key = public_part(new_site_key())
         members.join(site, code, key, {"fedqana": "0.1.0"})
         if site in SITES:
-            members.approve(site, str(1000 + index))
+            members.approve(site, str(1000 + index), key)
             members.heard(site)
     members.invite("clinic_south", 72)
     members.invite("clinic_west", 1e-9)
@@ -174,7 +174,7 @@ def fill_hostile(folder: ServerFolder) -> None:
         for name in (MARKUP, "y" * 64):
             _, code = members.invite(name, 72)
             members.join(name, code, public_part(new_site_key()), {MARKUP: MARKUP})
-            members.approve(name, f"1{MARKUP}")
+            members.approve(name, f"1{MARKUP}", members.get(name).public_key)
         members.note(MARKUP, MARKUP, MARKUP, f"{MARKUP}{long}")
         members.note(long, long, long, long)
     record = renamed(complete(MARKUP), lambda site: f"{MARKUP}{site}" if site else "")

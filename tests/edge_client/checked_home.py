@@ -115,7 +115,7 @@ def joined_home(server: ServerFolder, home: Path, state: str = "approved") -> Pa
     join(home, invitation)
     with open_members(server) as members:
         if state in ("approved", "revoked"):
-            members.approve(name, str(secrets.randbelow(2**60)))
+            members.approve(name, str(secrets.randbelow(2**60)), members.get(name).public_key)
         if state == "revoked":
             members.revoke(name)
     return home

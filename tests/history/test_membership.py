@@ -26,7 +26,7 @@ def test_a_site_is_invited_joins_is_approved_and_revoked(members: Membership) ->
     joined = members.join("charite", code, KEY, {"fedqana": "1"})
     assert (joined.state, joined.public_key) == ("pending", KEY)
     assert members.names_by_node() == {}
-    members.approve("charite", "18446744073709551615")
+    members.approve("charite", "18446744073709551615", KEY)
     assert members.names_by_node() == {"18446744073709551615": "charite"}
     members.heard("charite")
     assert members.get("charite").heard_at is not None
@@ -87,7 +87,7 @@ def test_who_is_not_invited_is_refused(members: Membership, state: str) -> None:
 def test_a_site_that_takes_part_is_not_invited_over(members: Membership) -> None:
     _, code = members.invite("a", 1)
     members.join("a", code, KEY, {})
-    members.approve("a", "1")
+    members.approve("a", "1", KEY)
     with pytest.raises(SettingsError, match="revoke it first"):
         members.invite("a", 1)
     members.revoke("a")
@@ -109,3 +109,12 @@ def test_the_trail_cannot_be_changed(members: Membership, url: str) -> None:
             connection.exec_driver_sql(statement)
     engine.dispose()
     assert [line.action for line in members.trail()] == ["looked"]
+
+
+def test_an_approval_that_came_too_late_does_not_undo_a_revocation(members: Membership) -> None:
+    _, code = members.invite("a", 1)
+    members.join("a", code, KEY, {})
+    members.revoke("a")
+    with pytest.raises(SettingsError, match="has changed meanwhile"):
+        members.approve("a", "1", KEY)
+    assert members.get("a").state == "revoked"
