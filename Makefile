@@ -6,7 +6,7 @@ VENV := .venv
 READY := $(VENV)/.ready
 BIN := $(VENV)/bin
 
-.PHONY: demo test bench-akida setup lint docs clean
+.PHONY: demo test faults bench-akida setup lint docs clean
 
 setup: $(READY)
 
@@ -47,6 +47,10 @@ bench-akida: $(READY)
 
 test: $(READY) lint
 	$(BIN)/python -m pytest
+
+# What goes wrong with a server and three hospitals as real processes; some 20 minutes.
+faults: $(READY)
+	$(BIN)/python -m pytest -m faults -n 0 -v tests/deployment
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -3,7 +3,7 @@
 Journal and versions of a site outlive a run: what a chip learned in one is trained on in the next,
 and a version of a run is judged by the one in service, whatever run that is of. Each run counts its
 rounds from 1, and an older run may be resumed after a newer one; so the site numbers rounds in the
-order in which it first hears of them. ``rounds/runs.json`` in the state folder remembers which got which.
+order in which it first hears of them. ``rounds/runs.json`` in the state folder remembers them.
 """
 
 import json

@@ -12,6 +12,7 @@ import pytest
 from tests.deployment.hospitals import Hospitals, eventually, hospitals
 
 pytestmark = [
+    pytest.mark.faults,
     pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root"),
     pytest.mark.timeout(420),
 ]
