@@ -11,6 +11,7 @@ which steps are compiled, and what of it the slowest site said it worked.
 import argparse
 import json
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 
@@ -72,7 +73,7 @@ def deployed(
         made.join(site, data[site])
         if own_client:
             made.clients[site].command = [
-                "python",
+                sys.executable,
                 "-m",
                 "tests.deployment.flowers_own_client",
                 str(made.home(site)),
