@@ -1,7 +1,7 @@
 """Model versions of the deployed server: listed, promoted, rolled back, exported."""
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from server.enrolment import open_members
 from server.history.records import Promotion
 from server.history.store import open_history
 from server.model_lookup import FoundModel, find_model
+from server.new_run import new_run_name
 from server.plan import make_plan
 from server.run_control import launch_new
 from server.server_settings import ServerFolder
@@ -80,7 +81,7 @@ def promote(folder: ServerFolder, model: str, action: str = "promote") -> tuple[
     found, bundle, version = _found(folder, model)
     name = f"{bundle.card.run}:{version}"
     place = found.folder.resolve()
-    delivery = f"delivery-{datetime.now(UTC):%Y%m%d-%H%M%S}"
+    delivery = f"delivery-{new_run_name()}"
     with open_members(folder) as members:
         approved = sum(m.state == "approved" for m in members.all())
     if not approved:

@@ -315,7 +315,8 @@ def _require_free(folder: ServerFolder, control: FlowerControl, but: str) -> Non
         if run == but:
             continue
         state = state_of(folder, run, control)
-        if state.alive or (state.wanted == "run" and state.state != "finished"):
+        # One that is finished may have a process for a moment, which does nothing any more.
+        if state.state != "finished" and (state.alive or state.wanted == "run"):
             raise RunMismatch(
                 f"run {run} is under way; wait for it or stop it ('fedqana rounds stop {run}'), or "
                 "set several_at_once in fedqana.toml"

@@ -14,6 +14,7 @@ settings.register_profile("fedqana", settings.default, deadline=None)
 settings.load_profile("fedqana")
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep a module's tests in one process, and all that deploy several processes in the same one.
 
