@@ -18,7 +18,7 @@ AWAY = 25.0
 pytestmark = [
     pytest.mark.faults,
     pytest.mark.skipif(PROGRAMS is None, reason="no PostgreSQL: run .ci/system-packages.sh"),
-    pytest.mark.timeout(420),
+    pytest.mark.timeout(900),
 ]
 
 

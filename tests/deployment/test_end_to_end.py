@@ -33,7 +33,7 @@ from tests.deployment.hospitals import Hospitals, eventually, hospitals
 SITES = ("north", "south", "west")
 MINUTES = 4.0
 
-pytestmark = pytest.mark.timeout(480)
+pytestmark = pytest.mark.timeout(900)
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,7 @@ DEADLINE = 60.0
 ONWARD = 90.0
 """Seconds within which a run goes on after any fault of a process."""
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(420)]
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
 
 
 class Trial:

@@ -13,7 +13,7 @@ from tests.deployment.hospitals import Hospitals, Process, eventually, hospitals
 
 FAKETIME = shutil.which("faketime")
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from tests.deployment.hospitals import Hospitals, eventually, hospitals
 pytestmark = [
     pytest.mark.faults,
     pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root"),
-    pytest.mark.timeout(420),
+    pytest.mark.timeout(900),
 ]
 
 

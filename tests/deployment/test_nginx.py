@@ -17,7 +17,7 @@ NGINX = shutil.which("nginx", path="/usr/sbin:/usr/bin:/usr/local/sbin:/usr/loca
 
 pytestmark = [
     pytest.mark.skipif(NGINX is None, reason="no nginx: install nginx-light"),
-    pytest.mark.timeout(300),
+    pytest.mark.timeout(900),
 ]
 
 _MAIN = """

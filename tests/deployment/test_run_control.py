@@ -10,7 +10,7 @@ import pytest
 
 from tests.deployment.hospitals import FEDQANA, Hospitals, eventually, hospitals
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(900)
 
 
 @pytest.fixture(scope="module")
