@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from common.file_lock import file_lock
-
 from tests.deployment.hospitals import fedqana
 
 
