@@ -35,8 +35,8 @@ server {{
         proxy_pass https://127.0.0.1:{superlink};
         proxy_ssl_trusted_certificate {tls}/ca.crt;
         proxy_ssl_verify on;
-        proxy_ssl_name 127.0.0.1;
-        proxy_set_header Host 127.0.0.1;
+        proxy_ssl_name localhost;
+        proxy_set_header Host localhost;
         proxy_set_header Connection "";
     }}
 

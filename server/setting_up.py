@@ -1,6 +1,5 @@
 """Making a server's folder, and renewing its certificate."""
 
-import os
 import secrets
 from pathlib import Path
 
@@ -29,7 +28,6 @@ def set_up(
     """
     path = path.resolve()
     folder = ServerFolder(path)
-    os.umask(0o077)
     if (path / SETTINGS).exists():
         raise SettingsError(
             f"{path} is a server's folder already; start it with 'fedqana server start --server "

@@ -52,8 +52,11 @@ def init(
     as_json: bool,
 ) -> None:
     """Make a server's FOLDER: certificates, keys, settings, database."""
+    import os
+
     from server.setting_up import set_up
 
+    os.umask(0o077)  # keys, a database's password, hospitals' updates
     made = set_up(folder, address, listen, superlink_port, enrolment_port, database)
     if as_json:
         click.echo(json.dumps(made, indent=2))

@@ -109,4 +109,4 @@ def test_a_version_that_the_coordinator_did_not_sign_is_not_installed(made: Hosp
     assert "bundle-damaged" in status["sites"][0]["reason"]
     assert (made.home("north") / "state" / "current").read_text() == current
     answer = made.client("north", "status", "--json")
-    assert json.loads(answer.stdout)["version"] == current.strip()
+    assert json.loads(answer.stdout)["state"]["model_version"] == current.strip()
