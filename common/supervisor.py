@@ -160,10 +160,6 @@ class Supervisor:
         """Set once the supervisor is to end."""
         return self._stop
 
-    def status(self) -> dict[str, int | None]:
-        """Process ids by name, None for one that waits for its restart."""
-        return {k.spec.name: k.process.pid if k.process else None for k in self._kept}
-
     def run(self) -> None:
         """Keep all processes running until `stop`, SIGTERM or SIGINT; then end them in order.
 

@@ -12,14 +12,13 @@ logs/client.log     JSON lines
 """
 
 import json
-import tomllib
 from functools import lru_cache
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from common.errors import DataNotFound, SettingsError
 from common.files import write_atomically
+from common.settings_file import read_settings
 
 CONFIG = "client.toml"
 
@@ -135,19 +134,11 @@ class ClientFolder:
     def config(self) -> ClientConfig:
         """The settings; DataNotFound where no site has joined here, SettingsError by key."""
         path = self.path / CONFIG
-        try:
-            return ClientConfig.model_validate(tomllib.loads(path.read_text()))
-        except FileNotFoundError as error:
-            raise DataNotFound(
-                f"{self.path} is not an edge client's folder (there is no {CONFIG}); join with "
-                "'fedqana client join FILE --data DIR' or name the folder with --home"
-            ) from error
-        except ValidationError as error:
-            first = error.errors(include_input=False)[0]
-            where = ".".join(str(part) for part in first["loc"])
-            raise SettingsError(f"{path}: {where}: {first['msg']}; correct it") from error
-        except (OSError, ValueError) as error:
-            raise SettingsError(f"{path} is not readable TOML ({error}); correct it") from error
+        absent = (
+            f"{self.path} is not an edge client's folder (there is no {CONFIG}); join with "
+            "'fedqana client join FILE --data DIR' or name the folder with --home"
+        )
+        return read_settings(path, ClientConfig, absent)
 
 
 def pinned_seal(home: Path) -> str | None:

@@ -14,15 +14,15 @@ nginx.conf          for those who put nginx in front
 import json
 import os
 import re
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from common.errors import DataNotFound, SettingsError
+from common.errors import SettingsError
 from common.files import write_atomically
+from common.settings_file import read_settings
 
 SETTINGS = "fedqana.toml"
 FOLDER_VARIABLE = "FEDQANA_SERVER"
@@ -168,19 +168,11 @@ class ServerFolder:
     def settings(self) -> ServerSettings:
         """The settings; DataNotFound where this is no server's folder, SettingsError by key."""
         path = self.path / SETTINGS
-        try:
-            return ServerSettings.model_validate(tomllib.loads(path.read_text()))
-        except FileNotFoundError as error:
-            raise DataNotFound(
-                f"{self.path} is not a server's folder (there is no {SETTINGS}); make one with "
-                "'fedqana server init DIR --address HOST:PORT' or name it with --server"
-            ) from error
-        except ValidationError as error:
-            first = error.errors(include_input=False)[0]
-            where = ".".join(str(part) for part in first["loc"])
-            raise SettingsError(f"{path}: {where}: {first['msg']}; correct it") from error
-        except (OSError, ValueError) as error:
-            raise SettingsError(f"{path} is not readable TOML ({error}); correct it") from error
+        absent = (
+            f"{self.path} is not a server's folder (there is no {SETTINGS}); make one with "
+            "'fedqana server init DIR --address HOST:PORT' or name it with --server"
+        )
+        return read_settings(path, ServerSettings, absent)
 
     def database_url(self) -> str:
         """URL of the history's database."""
