@@ -90,7 +90,15 @@ class Runner:
                 token = self._next_token()
             except (httpx.HTTPError, OSError) as error:
                 pause = min(max(1.0, pause * 2), _LONGEST_PAUSE)
-                if not waiting:
+                if waiting:
+                    continue
+                if isinstance(error, httpx.HTTPStatusError):
+                    log.error(
+                        "what listens on the node's port refuses the trainer (HTTP %d); is "
+                        "another program there? client.toml names the port; waiting",
+                        error.response.status_code,
+                    )
+                else:
                     log.info("Flower's node is not there (%s), waiting", type(error).__name__)
                 waiting = True
                 continue

@@ -93,7 +93,10 @@ def answer(instruction: Instruction, folder: SiteFolder) -> Answer:
         log.warning("%s: %s", instruction.kind, error)
         return Answer(error=_code(error))
     except Exception as error:  # whatever it is, the round goes on without this site
-        log.exception("%s failed", instruction.kind)
+        if isinstance(error, FedqanaError) and not isinstance(error, DataError):
+            log.error("%s: %s", instruction.kind, error)
+        else:  # the text may name a patient's file
+            log.exception("%s failed", instruction.kind)
         return Answer(error=_code(error))
 
 

@@ -1,19 +1,25 @@
 """Training happens when the policy allows it, and what it takes is counted, day by day."""
 
 import json
+import logging
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import date, datetime
 from pathlib import Path
 
-from common.errors import SiteRefused, StateDamaged
+from common.errors import FedqanaError, SiteRefused, StateDamaged
 from common.file_lock import file_lock
 from common.files import write_atomically
 from edge_client.policy import TrainingPolicy
 
 SPENT = "training-time.json"
 _WAIT_SECONDS = 60.0
+_COUNTED_EVERY = 30.0
+"""Seconds of training that are not counted, at most, when its process is killed."""
+
+log = logging.getLogger("fedqana.training")
 
 
 @contextmanager
@@ -30,12 +36,44 @@ def allowed_training(
     objection = policy.objection(now, spent_seconds(home, now.date()) if limited else 0.0)
     if objection:
         raise SiteRefused("declined", f"training is declined: {objection}")
-    started = time.monotonic()
+    if not limited:
+        yield
+        return
+    account = _Account(home, now.date())
+    account.start()
     try:
         yield
     finally:
-        if limited:
-            _add(home, now.date(), time.monotonic() - started)
+        account.close()
+
+
+class _Account(threading.Thread):
+    """Counts while it goes on, so that training that is killed counts, too."""
+
+    def __init__(self, home: Path, day: date) -> None:
+        super().__init__(name="training-time", daemon=True)
+        self._home, self._day = home, day
+        self._counted = time.monotonic()
+        self._ended = threading.Event()
+
+    def run(self) -> None:
+        """Count every now and then."""
+        while not self._ended.wait(_COUNTED_EVERY):
+            try:
+                self._count()
+            except FedqanaError as error:
+                log.warning("training time is not counted yet: %s", error)
+
+    def close(self) -> None:
+        """Count the rest; raises what keeps it from being counted."""
+        self._ended.set()
+        self.join()
+        self._count()
+
+    def _count(self) -> None:
+        now = time.monotonic()
+        _add(self._home, self._day, now - self._counted)
+        self._counted = now
 
 
 def spent_seconds(home: Path, day: date) -> float:

@@ -35,7 +35,7 @@ from edge_client.watch_rows import (
 _WAITING = "waiting"
 _LARGEST_CSV = 64 << 20
 _SILENT_ROWS = 3
-"""So many rows in a row without an answer, and the others are not asked for this time."""
+"""So many rows in a row newly without an answer, and the others are not asked for this time."""
 
 
 @dataclass(frozen=True)
@@ -118,17 +118,27 @@ class Scan:
     settings : WatchSettings
     stop : threading.Event
         Once it is set no further row is handed to ``learn``.
+    unanswered : set of str
+        Ids of the cases that had no answer in the looks before, brought up to date: they are
+        asked for again, but do not count as a service that has gone silent.
     """
 
     def __init__(
-        self, folder: Path, learn: Learn, settings: WatchSettings, stop: threading.Event
+        self,
+        folder: Path,
+        learn: Learn,
+        settings: WatchSettings,
+        stop: threading.Event,
+        unanswered: set[str],
     ) -> None:
         self._folder, self._learn = folder, learn
         self._settings, self._stop = settings, stop
+        self._unanswered = unanswered
         self._rows: Counter[str] = Counter()
         self._files: Counter[str] = Counter()
         self._obstacles: list[str] = []
         self._silent = 0
+        self._asked = self._answered = 0
         self._halted = False
 
     def report(self) -> ScanReport:
@@ -142,7 +152,7 @@ class Scan:
             files_failed=self._files[FAILED],
             files_waiting=self._files[_WAITING],
             obstacles=tuple(dict.fromkeys(self._obstacles)),
-            halted=self._halted,
+            halted=self._halted or (self._asked >= _SILENT_ROWS and not self._answered),
         )
 
     def file(self, name: str) -> None:
@@ -247,16 +257,20 @@ class Scan:
         return self._ask(row, row.case or sha256_of(content), image)
 
     def _ask(self, row: WatchedRow, case_id: str, image: bytes) -> Settled | None:
+        self._asked += 1
         try:
             outcome = self._learn(image, row.diagnosis, case_id, row.lesion or case_id)
         except DataError as error:
             outcome = LearnOutcome("refused", str(error))
         except Exception as error:
-            self._silent += 1
+            self._silent += case_id not in self._unanswered
+            self._unanswered.add(case_id)
             self._halted |= self._silent >= _SILENT_ROWS
             self._obstacles.append(kind_of(error))
             return None
         self._silent = 0
+        self._answered += 1
+        self._unanswered.discard(case_id)
         if outcome.result == "later":
             return None
         return Settled(outcome.result, " ".join(outcome.reason.split()), case_id)

@@ -33,6 +33,7 @@ def scan_once(
     learn: Learn,
     settings: WatchSettings | None = None,
     stop: threading.Event | None = None,
+    unanswered: set[str] | None = None,
 ) -> ScanReport:
     """Learn what is ready in the folder, and write down what became of each row.
 
@@ -46,6 +47,9 @@ def scan_once(
     settings : WatchSettings, optional
     stop : threading.Event, optional
         Ends the look after the row that is under way.
+    unanswered : set of str, optional
+        Ids of the cases that had no answer in earlier looks; brought up to date. Three more in a
+        row, and the service is taken to be down for the rest of this look.
 
     Raises
     ------
@@ -59,7 +63,13 @@ def scan_once(
     if not folder.is_dir():
         raise DataNotFound(f"there is no folder {folder} to watch; make it or name another")
     folder = folder.resolve()
-    scan = Scan(folder, learn, settings or WatchSettings(), stop or threading.Event())
+    scan = Scan(
+        folder,
+        learn,
+        settings or WatchSettings(),
+        stop or threading.Event(),
+        set() if unanswered is None else unanswered,
+    )
     busy = f"another process watches {folder}; stop one of both"
     with file_lock(folder / WORK / "lock", 0.0, busy):
         with writing_to(folder):
@@ -83,9 +93,10 @@ def watch(
     of errors only.
     """
     failures, before = 0, ScanReport()
+    unanswered: set[str] = set()
     while not stop.is_set():
         try:
-            report = scan_once(folder, learn, settings, stop)
+            report = scan_once(folder, learn, settings, stop, unanswered)
         except Exception as error:
             failures += 1
             log.warning("the watched folder cannot be used now: %s", kind_of(error))

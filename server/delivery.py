@@ -7,8 +7,8 @@ what it did. It has a folder, a log and a record in the history as any run.
 from pathlib import Path
 
 from common.bundle import load_bundle
-from common.errors import FedqanaError, QuorumMissed
-from common.messages import DeployAsk, Instruction
+from common.errors import FedqanaError, QuorumMissed, SiteRefused
+from common.messages import Answer, DeployAsk, DeployReply, Instruction
 from common.qana.quantize import chain_names
 from common.seeds import derive_seed
 from server.accepted_sites import AcceptedSites
@@ -74,6 +74,21 @@ def _deliver(
     names = sites.handshake(())
     files = files_for_sites(bundle, bundle_key)
     original = len(plan.classes)
+    refusals: dict[str, str] = {}
+
+    def check(site: str, answer: Answer) -> DeployReply:
+        try:
+            return check_deployment(
+                answer,
+                bundle.card.classes,
+                _ROUND,
+                chain_names(plan.config),
+                sites.reported_by(site).n_validation,
+            )
+        except SiteRefused as error:
+            refusals[site] = error.code
+            raise
+
     replies = sites.ask(
         "deploy",
         _ROUND,
@@ -91,15 +106,9 @@ def _deliver(
             )
             for site in names
         },
-        lambda site, answer: check_deployment(
-            answer,
-            bundle.card.classes,
-            _ROUND,
-            chain_names(plan.config),
-            sites.reported_by(site).n_validation,
-        ),
+        check,
     )
-    if not replies:
+    if not replies and not refusals:  # who refused would do so again
         raise QuorumMissed(
             f"no site answered the delivery of {delivered.run}:{delivered.version}; see 'fedqana "
             f"rounds status {plan.run}'"
@@ -110,7 +119,9 @@ def _deliver(
     switched = sorted(site for site, reply in replies.items() if reply.switched)
     kept = sorted(site for site, reply in replies.items() if not reply.switched)
     text = f"{delivered.run}:{delivered.version} in service at {', '.join(switched) or 'no site'}"
-    return text + (f"; kept what they had: {', '.join(kept)}" if kept else "")
+    text += f"; kept what they had: {', '.join(kept)}" if kept else ""
+    refused = ", ".join(f"{site} ({code})" for site, code in sorted(refusals.items()))
+    return text + (f"; refused by {refused}" if refused else "")
 
 
 def _tell(

@@ -208,7 +208,10 @@ class NetworkChecks:
         """The site takes part, as the coordinator sees it."""
         if self._clock_is_off:
             return not_checked("the clock must be set first")
-        key = self._folder.key.read_bytes()
+        try:
+            key = self._folder.key.read_bytes()
+        except OSError:
+            return not_checked("the key must be mended first")
         own = fingerprint(public_part(key))
         coordinator = Coordinator(config.server, self._folder.ca)
         try:

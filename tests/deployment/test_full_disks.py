@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.deployment.hospitals import Hospitals, eventually, hospitals
+from tests.deployment.hospitals import Hospitals, eventually, fedqana, hospitals
 
 pytestmark = [
     pytest.mark.faults,
@@ -74,9 +74,10 @@ def test_a_full_disk_at_the_server_stops_the_run_which_goes_on_by_itself(made: H
 
 
 def test_a_full_disk_at_a_site_costs_it_the_round_and_no_case(
-    made: Hospitals, data: dict[str, Path]
+    made: Hospitals, tmp_path: Path
 ) -> None:
-    images = sorted(data["north"].rglob("*.png"))[:2]
+    fedqana("data", "make", str(tmp_path), "--lesions", "30", "--seed", "77")
+    images = sorted(tmp_path.rglob("*.png"))[:2]
     made.client("north", "learn", str(images[0]), "--diagnosis", "bcc")
     made.start_run("edge", "--rounds", "3", "--qat-rounds", "0", "--deadline", "60")
     made.wait_step("edge", 1, "train", 120)

@@ -170,6 +170,13 @@ def test_a_site_that_nobody_knows(approved: Path, tmp_path: Path) -> None:
     assert found.standing == "failed" and "knows no site 'stranger'" in found.text
 
 
+def test_without_its_key_a_site_cannot_ask(approved: Path, tmp_path: Path) -> None:
+    home = copy_of(approved, tmp_path / "home")
+    ClientFolder(home).key.unlink()
+    found = ask(home)["membership"]
+    assert found.standing == "not checked" and "key" in found.text
+
+
 @pytest.mark.parametrize(
     ("seconds", "standing"),
     [(3.5, "warning"), (20, "failed"), (-60, "warning"), (-400, "failed"), (0.5, "ok")],

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tomllib
@@ -175,6 +176,25 @@ def test_hours_are_those_spent_today(tmp_path: Path, monkeypatch: pytest.MonkeyP
         raise ZeroDivisionError  # time of a training that failed was spent all the same
     assert spent_seconds(tmp_path, date(2026, 3, 2)) == pytest.approx(360.0)
     assert spent_seconds(tmp_path, date(2026, 3, 3)) == 0.0
+
+
+def test_hours_of_a_training_that_is_killed_count(tmp_path: Path) -> None:
+    script = """
+import os, signal, sys, time
+from datetime import datetime
+from pathlib import Path
+from edge_client import training_time
+from edge_client.policy import TrainingPolicy
+training_time._COUNTED_EVERY = 0.1
+home, now = Path(sys.argv[1]), datetime(2026, 3, 1)
+with training_time.allowed_training(home, TrainingPolicy(hours_per_day=1.0), now):
+    while training_time.spent_seconds(home, now.date()) < 0.3:
+        time.sleep(0.05)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    ended = subprocess.run([sys.executable, "-c", script, str(tmp_path)], timeout=60)
+    assert ended.returncode == -signal.SIGKILL
+    assert spent_seconds(tmp_path, date(2026, 3, 1)) >= 0.3
 
 
 def test_no_hours_are_counted_without_a_limit(tmp_path: Path) -> None:

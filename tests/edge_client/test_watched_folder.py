@@ -347,6 +347,23 @@ def test_a_service_that_is_down_is_not_asked_for_every_row(folder: Path, learner
     assert len(learner.learned) == 40
 
 
+def test_rows_with_which_the_service_fails_keep_others_waiting_for_one_look(
+    folder: Path, learner: Learner
+) -> None:
+    put_batch(folder, "a.csv", 3)
+    put_batch(folder, "b.csv", 4, first=3)
+    unanswered: set[str] = set()
+
+    def learn(image: bytes, code: str, case_id: str, lesion_id: str) -> LearnOutcome:
+        if case_id in {"case-0", "case-1", "case-2"}:
+            raise ServiceUnavailable("the local service failed (INTERNAL)")
+        return learner(image, code, case_id, lesion_id)
+
+    assert scan_once(folder, learn, NOW, unanswered=unanswered).halted
+    report = scan_once(folder, learn, NOW, unanswered=unanswered)
+    assert (report.learned, report.waiting, report.halted) == (4, 3, False)
+
+
 def test_one_row_with_which_the_service_fails_keeps_no_other(
     folder: Path, learner: Learner
 ) -> None:
