@@ -5,10 +5,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from common.bundle import CARD, SIGNATURE, Bundle, save_bundle
+from common.bundle import SIGNATURE, Bundle, save_bundle
 from common.errors import ModelNotFound, SettingsError
 from common.files import write_atomically, writing_to
-from common.keys import is_sealed, seal, seal_public
+from common.keys import seal_public
+from server.bundle_delivery import sign_folder
 from server.delivery_order import Delivered, write_delivery
 from server.enrolment import open_members
 from server.history.records import Promotion
@@ -26,7 +27,7 @@ class ListedVersion:
 
     ``parent`` names the version whose weights it was trained from, "" for the first;
     ``balanced_accuracy`` is that of the network on validation lesions, None where too few;
-    ``in_service`` counts the sites at which its delivery or round found it switched to.
+    ``switched`` counts the sites, of ``sites``, that its delivery or round found to switch to it.
     """
 
     name: str
@@ -99,7 +100,7 @@ def promote(folder: ServerFolder, model: str, action: str = "promote") -> tuple[
 
     def prepare(path: Path) -> None:
         key = folder.bundle_key.read_bytes()
-        write_atomically(place / SIGNATURE, seal(key, (place / CARD).read_bytes()))
+        sign_folder(place, key)
         delivered = Delivered(run=bundle.card.run, version=version, folder=str(place))
         write_delivery(path, delivered)
 
@@ -147,10 +148,7 @@ def export(folder: ServerFolder, model: str, out: Path) -> dict[str, Any]:
         out.parent.mkdir(parents=True, exist_ok=True)
     save_bundle(bundle, out)
     key = folder.bundle_key.read_bytes()
-    card = (out / CARD).read_bytes()
-    signature = seal(key, card)
-    assert is_sealed(seal_public(key), card, signature)
-    write_atomically(out / SIGNATURE, signature)
+    sign_folder(out, key)
     write_atomically(out / "bundle.pub", f"{seal_public(key)}\n".encode())
     return {
         "model": f"{bundle.card.run}:{version}",

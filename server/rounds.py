@@ -30,7 +30,7 @@ from common.score_counts import ScoreCounts
 from common.seeds import derive_seed
 from common.update_reach import optimizer_steps
 from server.accepted_sites import AcceptedSites
-from server.bundle_delivery import files_for_sites
+from server.bundle_delivery import files_for_sites, sign_folder
 from server.checkpoint import DONE, FINAL, CheckpointFile, RunState
 from server.class_registry import grow_moments, newly_met, registered_counts
 from server.flower import aggregate
@@ -271,6 +271,8 @@ class Coordinator:
             bundle = build_bundle(self._plan, state)
         folder = self._folder.version(state.round)
         save_bundle(bundle, folder)
+        if self._bundle_key is not None:
+            sign_folder(folder, self._bundle_key)
         self._log.version(bundle, folder)
         fits = [name for name, report in bundle.card.fit.items() if report["fits"]]
         size = len(bundle.files["program.fbz"]) // 1024
