@@ -48,7 +48,7 @@ bench-akida: $(READY)
 test: $(READY) lint
 	$(BIN)/python -m pytest
 
-# What goes wrong with a server and three hospitals as real processes; some 20 minutes.
+# What goes wrong with a server and three hospitals as real processes; some 40 minutes.
 faults: $(READY)
 	$(BIN)/python -m pytest -m faults -n 0 -v tests/deployment
 

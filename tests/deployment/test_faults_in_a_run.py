@@ -20,6 +20,7 @@ from tests.deployment.hospitals import Hospitals, eventually, hospitals
 RUN = "long"
 SITES = ("north", "south", "west")
 DEADLINE = 60.0
+AWAY = 600.0
 ONWARD = 90.0
 """Seconds within which a run goes on after any fault of a process."""
 
@@ -88,7 +89,7 @@ def trial(tmp_path_factory: pytest.TempPathFactory, data: dict[str, Path]) -> It
             made.clients[site].start()
         made.approve(*SITES)
         made.wait_online(*SITES)
-        made.start_run(RUN, "--rounds", "60", "--deadline", str(DEADLINE))
+        made.start_run(RUN, "--rounds", "200", "--deadline", str(DEADLINE))
         made.wait_step(RUN, 1, "evaluate", 180)
         yield Trial(made)
 
@@ -185,6 +186,23 @@ def test_the_database_is_locked_for_a_while(trial: Trial) -> None:
     connection.close()
     took = trial.goes_on(at, "train", 2 * ONWARD)
     record("the history's database locked for 25 s", took)
+
+
+@pytest.mark.timeout(1500)
+def test_a_site_is_back_after_ten_minutes(trial: Trial) -> None:
+    west = trial.hospitals.clients["west"]
+    west.stop()
+    left = trial.progress()["round"]
+    time.sleep(AWAY)
+    assert trial.progress()["round"] > left + AWAY / DEADLINE, "rounds did not wait for it"
+    started = time.monotonic()
+    west.start()
+
+    def in_again() -> bool:
+        return trial.results(trial.progress()["round"], "train").get("west", (False, ""))[0]
+
+    eventually("west takes part", 180, in_again)
+    record("start of a site that was away for ten minutes", time.monotonic() - started)
 
 
 def test_a_site_is_revoked_while_it_trains(trial: Trial) -> None:
