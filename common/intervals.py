@@ -39,7 +39,7 @@ def too_few(n: int, min_cases: int) -> Estimate:
     return Estimate(None, None, None, n, f"too few cases ({n} of {min_cases})")
 
 
-def proportion(successes: int, n: int, note: str = "") -> Estimate:
+def proportion(successes: float, n: int, note: str = "") -> Estimate:
     """A proportion with its Wilson score interval (Wilson, JASA 1927); ``n`` above zero."""
     value = successes / n
     centre = (value + _Z**2 / (2 * n)) / (1 + _Z**2 / n)
@@ -122,6 +122,18 @@ def from_confusion(
     value = float(statistic(confusion.astype(np.float64)))
     shift = value - float(statistic(rates * row_sums[:, None]))
     return _bounded(value, low + shift, high + shift, int(row_sums.sum()), note)
+
+
+def from_draws(value: float, draws: NDArray[np.float64], n: int, note: str = "") -> Estimate:
+    """A value within 0 and 1 with the percentile interval of its bootstrap draws, shape (k,).
+
+    Where every draw is the value and that is 0 or 1, the bootstrap knows of no uncertainty: the
+    interval is then Wilson's of n cases.
+    """
+    if value in (0.0, 1.0) and (draws == value).all():
+        return proportion(value * n, n, note)
+    low, high = np.quantile(draws, [0.5 - LEVEL / 2, 0.5 + LEVEL / 2])
+    return _bounded(value, float(low), float(high), n, note)
 
 
 def _bounded(value: float, low: float, high: float, n: int, note: str) -> Estimate:

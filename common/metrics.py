@@ -33,13 +33,15 @@ MIN_CASES = 5
 
 MELANOMA = "mel"
 SPECIFICITY = 0.9
+HIGH_SPECIFICITY = 0.95
 
 
 @dataclass(frozen=True)
 class MetricSummary:
     """Every metric of one set of counts; ``recall`` and ``auc`` are by class code.
 
-    ``melanoma_sensitivity`` is None where melanoma is not among the classes.
+    ``melanoma_sensitivity`` (at 90 % specificity) and ``melanoma_sensitivity_95`` (at 95 %) are
+    None where melanoma is not among the classes.
     """
 
     n: int
@@ -48,12 +50,13 @@ class MetricSummary:
     macro_f1: Estimate
     macro_auc: Estimate
     melanoma_sensitivity: Estimate | None
+    melanoma_sensitivity_95: Estimate | None
     recall: dict[str, Estimate]
     auc: dict[str, Estimate]
 
     def to_json(self) -> dict[str, Any]:
         """The metrics as JSON values, each an object with value, low, high, n and note."""
-        mel = self.melanoma_sensitivity
+        mel, mel_95 = self.melanoma_sensitivity, self.melanoma_sensitivity_95
         return {
             "n": self.n,
             "accuracy": self.accuracy.to_json(),
@@ -61,6 +64,7 @@ class MetricSummary:
             "macro_f1": self.macro_f1.to_json(),
             "macro_auc": self.macro_auc.to_json(),
             "melanoma_sensitivity": mel.to_json() if mel else None,
+            "melanoma_sensitivity_95": mel_95.to_json() if mel_95 else None,
             "recall": {code: estimate.to_json() for code, estimate in self.recall.items()},
             "auc": {code: estimate.to_json() for code, estimate in self.auc.items()},
         }
@@ -121,6 +125,12 @@ def summarize(
             lambda m: _f1_scores(m)[..., seen].mean(axis=-1), confusion, seed, _over(seen)
         )
     measured = [code for code in codes if auc[code].value is not None]
+    melanoma, melanoma_95 = (
+        _sensitivity(counts, list(codes).index(MELANOMA), min_cases, specificity)
+        if MELANOMA in codes
+        else None
+        for specificity in (SPECIFICITY, HIGH_SPECIFICITY)
+    )
     return MetricSummary(
         n=n,
         accuracy=accuracy,
@@ -131,11 +141,8 @@ def summarize(
             if measured
             else too_few(max(estimate.n for estimate in auc.values()), min_cases)
         ),
-        melanoma_sensitivity=(
-            _sensitivity(counts, list(codes).index(MELANOMA), min_cases)
-            if MELANOMA in codes
-            else None
-        ),
+        melanoma_sensitivity=melanoma,
+        melanoma_sensitivity_95=melanoma_95,
         recall=recall,
         auc=auc,
     )
@@ -171,13 +178,13 @@ def _class_auc(counts: ScoreCounts, index: int, min_cases: int) -> Estimate:
     return area_under_curve(ranked / (n_positive * n_negative), n_positive, n_negative)
 
 
-def _sensitivity(counts: ScoreCounts, index: int, min_cases: int) -> Estimate:
-    """Sensitivity at the lowest threshold between bins whose specificity reaches 90 %."""
+def _sensitivity(counts: ScoreCounts, index: int, min_cases: int, specificity: float) -> Estimate:
+    """Sensitivity at the lowest threshold between bins that reaches a specificity."""
     positives, negatives = counts.positives[index], counts.negatives[index]
     n_positive, n_negative = int(positives.sum()), int(negatives.sum())
     if min(n_positive, n_negative) < min_cases:
         return too_few(min(n_positive, n_negative), min_cases)
     # The margin keeps 0.9 x n from being missed by rounding where it is a whole number.
-    reached = np.cumsum(negatives) >= SPECIFICITY * n_negative - 1e-6
+    reached = np.cumsum(negatives) >= specificity * n_negative - 1e-6
     first_positive_bin = int(np.argmax(reached)) + 1
     return proportion(int(positives[first_positive_bin:].sum()), n_positive)

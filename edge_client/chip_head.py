@@ -124,7 +124,11 @@ class ChipHead:
         Between -num_weights and num_weights (`LearningProgram.classify`). A class that was never
         taught here is a column of -inf.
         """
-        potentials = self.learner.classify(images)
+        return self.classify_spikes(self.learner.spikes(images))
+
+    def classify_spikes(self, spikes: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """`classify` of images whose spikes (n, spikes) are known already."""
+        potentials = self.learner.classify_spikes(spikes)
         potentials[:, [code not in self.taught for code in self.classes]] = -np.inf
         return potentials
 

@@ -6,12 +6,36 @@ came later. For the classes that both know their log-probabilities are added, a 
 head prefers it to all others.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
+from common.akida_runtime import Program
+from common.akida_runtime.spike_head import SpikeHead
+from edge_client.chip_head import ChipHead, in_order
 from edge_client.prototypes import SHARPNESS
 
 Scores = NDArray[np.float32]
+
+
+def codes_of(registry: Sequence[str], head: ChipHead) -> tuple[str, ...]:
+    """Codes that are scored: the program's own, then those that only the chip's head has."""
+    return (*registry, *(code for code in head.classes if code not in registry))
+
+
+def decided(
+    program: Program, head: ChipHead, registry: Sequence[str], images: NDArray[np.uint8]
+) -> tuple[Scores, tuple[str, ...]]:
+    """Scores of both heads together, float32 (n, m), and the class codes of their columns.
+
+    Images (n, height, width, 3) run once for both heads. ``registry`` are the codes of the
+    program's own classes.
+    """
+    codes, spikes = codes_of(registry, head), program.spikes(images)
+    chip = in_order(head.classify_spikes(spikes), head.classes, codes)
+    own = SpikeHead(program).potentials(spikes)
+    return combined_scores(own, chip, head.learner.num_weights), codes
 
 
 def combined_scores(program: Scores, chip: Scores, num_weights: int) -> Scores:

@@ -18,9 +18,10 @@ from common.neurons import Neurons, NeuronSet, to_set
 from edge_client.acceptance import Hits, balanced_accuracy, loss_of_recall
 from edge_client.case_journal import CaseJournal, LabelledCase
 from edge_client.chip_head import ChipHead, in_order
-from edge_client.decision import combined_scores
+from edge_client.decision import codes_of, combined_scores, decided
 from edge_client.exemplars import ExemplarStore
 from edge_client.learning_parameters import LearningRule
+from edge_client.site_calibration import SiteCalibration
 from edge_client.versions import InstallReport, VersionFolder
 
 DOES_NOT_FIT = "does not fit"
@@ -102,6 +103,7 @@ class EdgeClient:
         classes: tuple[str, ...],
         store: ExemplarStore,
         validation: Cases,
+        counts: Mapping[str, int] | None = None,
     ) -> InstallReport:
         """Relearn store and journal on ``program`` and switch over to it unless it is worse.
 
@@ -120,6 +122,10 @@ class EdgeClient:
         store : ExemplarStore
             Of the site's own training cases; the journal's of earlier rounds are offered to it.
             At least one case in all.
+        counts : mapping of str to int, optional
+            The site's training cases of each class code: how frequent classes are there, which
+            probabilities are calibrated to together with the journal's cases. Without them the
+            scores' own temperature is fitted only.
 
         Raises
         ------
@@ -176,6 +182,13 @@ class EdgeClient:
             rule=rule,
             registry=registry,
         )
+        frequent = Counter(counts or {})
+        if counts:
+            frequent.update(case.code for case in self._cases(round_number - 1))
+        scores, answers = decided(serving.program, serving.head, registry, validation.images)
+        calibration = SiteCalibration.fitted(
+            scores, codes, validation.lesion_ids, answers, frequent
+        )
         self._versions.add(
             report,
             serving.program.to_bytes(),
@@ -183,6 +196,7 @@ class EdgeClient:
             store.to_bytes(),
             serving.head.foreign,
             self.journal.corrections,
+            calibration,
         )
         self._serving = serving
         return report
@@ -284,8 +298,7 @@ class EdgeClient:
         ``classes``.
         """
         serving = self.in_service()
-        own = self._versions.report(serving.version).registry
-        codes = (*own, *(code for code in serving.head.classes if code not in own))
+        codes = codes_of(self._versions.report(serving.version).registry, serving.head)
         scores = combined_scores(
             serving.program.predict_potentials(images),
             serving.head.potentials_for(images, codes),
@@ -296,6 +309,10 @@ class EdgeClient:
     def classify_global(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Logits of the serving program's own head, (n, its classes)."""
         return self.in_service().program.predict_potentials(images)
+
+    def calibration(self) -> SiteCalibration:
+        """What makes scores probabilities, as fitted when the version in service was installed."""
+        return self._versions.calibration(self.in_service().version)
 
     def exemplars(self) -> ExemplarStore:
         """The exemplars that the chip's head learned from."""

@@ -3,7 +3,8 @@
 ``versions/VERSION/`` holds what the site served from the arrival of VERSION on: ``program.fbz``
 (the program with its global head), ``learned-HASH.fbz`` (with the learning layer),
 ``foreign-HASH.npz`` (other sites' neurons in it, where it has any),
-``exemplars.bin``, ``meta.json`` (facts of the installation, never changed) and ``state.json``
+``exemplars.bin``, ``meta.json`` (facts of the installation, never changed),
+``calibration.json`` (what makes scores probabilities; older versions lack it) and ``state.json``
 (which learned file counts, what it has learned since). ``current`` names the version.
 """
 
@@ -19,7 +20,9 @@ from common.errors import ModelNotFound, StateDamaged
 from common.files import replace_folder, sha256_of, write_atomically, writing_to
 from common.neurons import Neurons
 from edge_client.learning_parameters import LearningRule
+from edge_client.site_calibration import SiteCalibration
 
+_CALIBRATION = "calibration.json"
 _KEPT_PROGRAMS = 3
 _WEIGHTS, _THRESHOLDS = "/weights", "/thresholds"
 
@@ -178,6 +181,19 @@ class VersionFolder:
         codes = [name.removesuffix(_WEIGHTS) for name in arrays if name.endswith(_WEIGHTS)]
         return {c: Neurons(arrays[c + _WEIGHTS], arrays[c + _THRESHOLDS]) for c in codes}
 
+    def calibration(self, version: str) -> SiteCalibration:
+        """What makes the scores of ``version`` probabilities; none where it came without."""
+        path = self.file(version, _CALIBRATION)
+        if not path.exists():
+            return SiteCalibration()
+        try:
+            return SiteCalibration.from_bytes(self.read(version, _CALIBRATION))
+        except (ValueError, TypeError) as error:
+            raise StateDamaged(
+                f"{path} is not what was written there; restore it from a backup or go back with "
+                "`fedqana client rollback`"
+            ) from error
+
     def add(
         self,
         report: InstallReport,
@@ -186,6 +202,7 @@ class VersionFolder:
         exemplars: bytes,
         foreign: Mapping[str, Neurons],
         corrections: int,
+        calibration: SiteCalibration,
     ) -> None:
         """Write a version whole and make it current; replaces one of the same name."""
         packed = _packed(foreign)
@@ -200,6 +217,7 @@ class VersionFolder:
             if packed:
                 (partial / state.foreign).write_bytes(packed)
             (partial / "exemplars.bin").write_bytes(exemplars)
+            (partial / _CALIBRATION).write_bytes(calibration.to_bytes())
             (partial / "meta.json").write_text(json.dumps(report.to_json(), indent=1))
             (partial / "state.json").write_text(json.dumps(asdict(state)))
             if target.exists():  # never a half-removed folder under a version's name

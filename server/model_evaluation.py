@@ -21,6 +21,11 @@ from common.metrics import summarize
 from common.qana.convert import Agreement, agreement, keras_spikes_and_logits
 from common.qana.networks import network
 from common.score_counts import ScoreCounts
+from server.judged_probabilities import (
+    JudgedProbabilities,
+    ScoredCases,
+    judge_probabilities,
+)
 
 Backend = Literal["float", "quantized", "akida"]
 BACKENDS: tuple[Backend, ...] = ("float", "quantized", "akida")
@@ -53,15 +58,17 @@ class Evaluation:
     backend: str
     counts: ScoreCounts
     classes: tuple[str, ...]
+    probabilities: JudgedProbabilities
     agreement: Agreement | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Backend, metrics and confusion matrix as plain JSON values."""
+        """Backend, metrics, confusion matrix and calibration as plain JSON values."""
         return {
             "backend": self.backend,
             "classes": list(self.classes),
             "metrics": summarize(self.counts, self.classes).to_json(),
             "confusion": self.counts.confusion.tolist(),
+            "probabilities": self.probabilities.to_json(),
             "agreement": self.agreement.to_json() if self.agreement else None,
         }
 
@@ -101,6 +108,7 @@ def evaluate_bundle(
     folder: LabelledFolder,
     backend: Backend,
     *,
+    validation: LabelledFolder | None = None,
     with_agreement: bool = False,
     cache: Path | None = None,
     advance: Callable[[int], None] = lambda images: None,
@@ -113,6 +121,9 @@ def evaluate_bundle(
     folder : LabelledFolder
         With the bundle's own class map.
     backend : "float", "quantized" or "akida"
+    validation : LabelledFolder, optional
+        Images on which the temperature is fitted, those of the folder's lesions left out. Without
+        them each image is judged by a temperature of the folder's other lesions.
     with_agreement : bool
         Compare spikes and predictions of the Akida program with the quantized Keras model's;
         for the backend "akida" only.
@@ -127,16 +138,29 @@ def evaluate_bundle(
     classes, size = bundle.card.classes, bundle.card.config.input_size
     name, logits_of = _backend(bundle, backend)
     comparison = _Comparison(bundle) if with_agreement else None
-    counts = ScoreCounts.zeros(len(classes))
-    for first in range(0, len(folder.images), CHUNK):
-        chunk = folder.images[first : first + CHUNK]
-        cases = prepare_cases(chunk, folder.classes, size=size, cache=cache)
-        logits = logits_of(cases.images)
-        counts = counts + ScoreCounts.from_logits(logits, cases.labels)
-        if comparison is not None:
-            comparison.add(cases.images, logits)
-        advance(len(chunk))
-    return Evaluation(name, counts, classes, comparison.result() if comparison else None)
+    scored = []
+    for part in filter(None, (folder, validation)):
+        scores, labels = [], []
+        lesions: list[str] = []
+        for first in range(0, len(part.images), CHUNK):
+            chunk = part.images[first : first + CHUNK]
+            cases = prepare_cases(chunk, part.classes, size=size, cache=cache)
+            logits = logits_of(cases.images)
+            scores.append(logits)
+            labels.append(cases.labels)
+            lesions += cases.lesion_ids
+            if comparison is not None and part is folder:
+                comparison.add(cases.images, logits)
+            advance(len(chunk))
+        scored.append(ScoredCases(np.concatenate(scores), np.concatenate(labels), tuple(lesions)))
+    judged = scored[0]
+    return Evaluation(
+        name,
+        ScoreCounts.from_logits(judged.scores, judged.labels),
+        classes,
+        judge_probabilities(*scored),
+        comparison.result() if comparison else None,
+    )
 
 
 def events_on(bundle: Bundle, data: Path) -> tuple[dict[str, float], int]:

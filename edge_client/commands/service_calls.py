@@ -135,6 +135,7 @@ def status_from_service(home: Path, as_json: bool) -> None:
             "backend": found["backend"],
             "refer": f"below {found['refer_confidence_below']:g}"
             + "".join(f", {code}" for code in found["refer_classes"]),
+            "calibrated": _calibration(found),
             "problem": found["problem"],
         }
     if training is not None:
@@ -184,6 +185,12 @@ def _in_a_line(answer: dict[str, Any]) -> str:
         why = [_REASONS[reason] for reason in answer["refer_reasons"]]
         line += f"  refer: {', '.join(why)}"
     return line
+
+
+def _calibration(status: dict[str, Any]) -> str:
+    if not status["calibration_lesions"]:
+        return f"no: {status['not_calibrated']}"
+    return f"on {status['calibration_lesions']} lesions, temperature {status['temperature']:.2f}"
 
 
 def _class_in_words(known: dict[str, Any]) -> str:

@@ -55,7 +55,7 @@ class ClassScore(_message.Message):
     def __init__(self, code: _Optional[str] = ..., score: _Optional[float] = ..., probability: _Optional[float] = ...) -> None: ...
 
 class ClassifyResponse(_message.Message):
-    __slots__ = ("scores", "answer", "refer", "refer_reasons", "state", "decided_by", "backend")
+    __slots__ = ("scores", "answer", "refer", "refer_reasons", "state", "decided_by", "backend", "calibrated")
     SCORES_FIELD_NUMBER: _ClassVar[int]
     ANSWER_FIELD_NUMBER: _ClassVar[int]
     REFER_FIELD_NUMBER: _ClassVar[int]
@@ -63,6 +63,7 @@ class ClassifyResponse(_message.Message):
     STATE_FIELD_NUMBER: _ClassVar[int]
     DECIDED_BY_FIELD_NUMBER: _ClassVar[int]
     BACKEND_FIELD_NUMBER: _ClassVar[int]
+    CALIBRATED_FIELD_NUMBER: _ClassVar[int]
     scores: _containers.RepeatedCompositeFieldContainer[ClassScore]
     answer: str
     refer: bool
@@ -70,7 +71,8 @@ class ClassifyResponse(_message.Message):
     state: ModelState
     decided_by: Head
     backend: str
-    def __init__(self, scores: _Optional[_Iterable[_Union[ClassScore, _Mapping]]] = ..., answer: _Optional[str] = ..., refer: bool = ..., refer_reasons: _Optional[_Iterable[_Union[ReferReason, str]]] = ..., state: _Optional[_Union[ModelState, _Mapping]] = ..., decided_by: _Optional[_Union[Head, str]] = ..., backend: _Optional[str] = ...) -> None: ...
+    calibrated: bool
+    def __init__(self, scores: _Optional[_Iterable[_Union[ClassScore, _Mapping]]] = ..., answer: _Optional[str] = ..., refer: bool = ..., refer_reasons: _Optional[_Iterable[_Union[ReferReason, str]]] = ..., state: _Optional[_Union[ModelState, _Mapping]] = ..., decided_by: _Optional[_Union[Head, str]] = ..., backend: _Optional[str] = ..., calibrated: bool = ...) -> None: ...
 
 class LearnRequest(_message.Message):
     __slots__ = ("image", "diagnosis", "case_id", "lesion_id")
@@ -173,7 +175,7 @@ class KnownClass(_message.Message):
     def __init__(self, code: _Optional[str] = ..., in_program: bool = ..., on_chip: bool = ...) -> None: ...
 
 class StatusResponse(_message.Message):
-    __slots__ = ("state", "round", "classes", "neurons", "cases_learned", "cases_total", "backend", "image_size", "installing", "problem", "software", "refer_confidence_below", "refer_classes")
+    __slots__ = ("state", "round", "classes", "neurons", "cases_learned", "cases_total", "backend", "image_size", "installing", "problem", "software", "refer_confidence_below", "refer_classes", "calibration_lesions", "temperature", "not_calibrated")
     STATE_FIELD_NUMBER: _ClassVar[int]
     ROUND_FIELD_NUMBER: _ClassVar[int]
     CLASSES_FIELD_NUMBER: _ClassVar[int]
@@ -187,6 +189,9 @@ class StatusResponse(_message.Message):
     SOFTWARE_FIELD_NUMBER: _ClassVar[int]
     REFER_CONFIDENCE_BELOW_FIELD_NUMBER: _ClassVar[int]
     REFER_CLASSES_FIELD_NUMBER: _ClassVar[int]
+    CALIBRATION_LESIONS_FIELD_NUMBER: _ClassVar[int]
+    TEMPERATURE_FIELD_NUMBER: _ClassVar[int]
+    NOT_CALIBRATED_FIELD_NUMBER: _ClassVar[int]
     state: ModelState
     round: int
     classes: _containers.RepeatedCompositeFieldContainer[KnownClass]
@@ -200,7 +205,10 @@ class StatusResponse(_message.Message):
     software: str
     refer_confidence_below: float
     refer_classes: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, state: _Optional[_Union[ModelState, _Mapping]] = ..., round: _Optional[int] = ..., classes: _Optional[_Iterable[_Union[KnownClass, _Mapping]]] = ..., neurons: _Optional[int] = ..., cases_learned: _Optional[int] = ..., cases_total: _Optional[int] = ..., backend: _Optional[str] = ..., image_size: _Optional[int] = ..., installing: bool = ..., problem: _Optional[str] = ..., software: _Optional[str] = ..., refer_confidence_below: _Optional[float] = ..., refer_classes: _Optional[_Iterable[str]] = ...) -> None: ...
+    calibration_lesions: int
+    temperature: float
+    not_calibrated: str
+    def __init__(self, state: _Optional[_Union[ModelState, _Mapping]] = ..., round: _Optional[int] = ..., classes: _Optional[_Iterable[_Union[KnownClass, _Mapping]]] = ..., neurons: _Optional[int] = ..., cases_learned: _Optional[int] = ..., cases_total: _Optional[int] = ..., backend: _Optional[str] = ..., image_size: _Optional[int] = ..., installing: bool = ..., problem: _Optional[str] = ..., software: _Optional[str] = ..., refer_confidence_below: _Optional[float] = ..., refer_classes: _Optional[_Iterable[str]] = ..., calibration_lesions: _Optional[int] = ..., temperature: _Optional[float] = ..., not_calibrated: _Optional[str] = ...) -> None: ...
 
 class RollbackRequest(_message.Message):
     __slots__ = ()

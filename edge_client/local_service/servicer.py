@@ -101,6 +101,7 @@ class Servicer(EdgeClientServicer):
             state=_state(snapshot),
             decided_by=f"HEAD_{answer.decided_by.name}",
             backend=snapshot.backend,
+            calibrated=snapshot.calibration.is_fitted,
         )
 
     @_method
@@ -182,6 +183,9 @@ class Servicer(EdgeClientServicer):
             status.cases_learned = snapshot.cases_learned
             status.backend = snapshot.backend
             status.image_size = snapshot.image_size
+            status.calibration_lesions = snapshot.calibration.lesions
+            status.temperature = snapshot.calibration.temperature
+            status.not_calibrated = snapshot.calibration.note
         status.classes.extend(
             pb.KnownClass(code=code, in_program=code in own, on_chip=code in taught)
             for code in self._site.codes()

@@ -11,15 +11,16 @@ from common.akida_runtime import LearningProgram, Program, available_device
 from common.akida_runtime.spike_head import SpikeHead
 from common.files import sha256_of
 from edge_client.chip_head import in_order
-from edge_client.decision import combined_scores
+from edge_client.decision import codes_of, combined_scores
 from edge_client.local_service.referral import Head
 from edge_client.service import EdgeClient
+from edge_client.site_calibration import SiteCalibration
 from edge_client.versions import VersionFolder
 
 Mark = tuple[object, ...]
 """Equal marks mean that nothing in a state folder changed that a snapshot depends on."""
 
-_MARKED = ("meta.json", "state.json", "program.fbz")
+_MARKED = ("meta.json", "calibration.json", "state.json", "program.fbz")
 _HASH_DIGITS = 12
 
 
@@ -34,7 +35,7 @@ class ClassScore:
 
 @dataclass(frozen=True)
 class Answer:
-    """Classes that a head knows, the most likely first, and which head decided."""
+    """Classes that a head knows, the highest score first, and which head decided."""
 
     scores: tuple[ClassScore, ...]
     decided_by: Head
@@ -61,6 +62,8 @@ class Snapshot:
         Side of the square that the network sees, in pixels.
     neurons, cases_learned : int
     backend : str
+    calibration : SiteCalibration
+        What makes scores probabilities.
     program, own_head, learner
         The program, its own head on spikes, and a learning layer that is nobody else's.
     layer_codes : tuple of str
@@ -78,6 +81,7 @@ class Snapshot:
     neurons: int
     cases_learned: int
     backend: str
+    calibration: SiteCalibration
     program: Program = field(repr=False)
     own_head: SpikeHead = field(repr=False)
     learner: LearningProgram = field(repr=False)
@@ -92,19 +96,19 @@ class Snapshot:
         serving = client.in_service()  # the parts of one state, which the client keeps to itself
         report = VersionFolder(state_dir).report(serving.version)
         layer = serving.head.learner.to_bytes()
-        later = (code for code in serving.head.classes if code not in report.registry)
         return cls(
             model_version=serving.version,
             program_version=report.serving,
             head=_hash_of(layer, serving.head.classes, serving.head.taught),
             round=report.round,
-            codes=(*report.registry, *later),
+            codes=codes_of(report.registry, serving.head),
             n_known=len(report.registry),
             taught=serving.head.taught,
             image_size=serving.program.input_shape[0],
             neurons=serving.head.learner.neurons,
             cases_learned=len(serving.learned),
             backend=available_device().name,
+            calibration=client.calibration(),
             program=serving.program,
             own_head=SpikeHead(serving.program),
             learner=LearningProgram.from_bytes(layer, report.seed),
@@ -134,8 +138,7 @@ class Snapshot:
             decided_by = Head.CHIP
         else:
             decided_by = Head.BOTH if code in self.taught else Head.PROGRAM
-        shares = np.exp(scores.astype(np.float64) - scores.max())
-        shares /= shares.sum()
+        shares = self.calibration.probabilities(scores[None], self.codes)[0]
         order = np.argsort(-scores, kind="stable")
         return Answer(
             tuple(

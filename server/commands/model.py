@@ -61,6 +61,12 @@ def describe(model: str, data: Path | None, out: Path, database: str | None, as_
     help="Folder of labelled images, in any layout that 'fedqana data check' accepts.",
 )
 @click.option(
+    "--validation",
+    type=click.Path(path_type=Path),
+    help="Folder of labelled images on which the temperature is fitted.  [default: the other "
+    "lesions of DATA, for each fifth of them]",
+)
+@click.option(
     "--backend",
     type=click.Choice(_BACKENDS),
     default="akida",
@@ -87,6 +93,7 @@ def describe(model: str, data: Path | None, out: Path, database: str | None, as_
 def evaluate(
     model: str,
     data: Path,
+    validation: Path | None,
     backend: "Backend",
     agreement: bool,
     skip_unknown: bool,
@@ -95,10 +102,12 @@ def evaluate(
     database: str | None,
     as_json: bool,
 ) -> None:
-    """Evaluate a model on labelled images: metrics with 95 % intervals, confusion matrix."""
+    """Evaluate a model on labelled images: metrics, confusion matrix, calibration, referral."""
     if agreement and backend != "akida":
         raise click.UsageError("--agreement compares the Akida program: use --backend akida")
-    told = _evaluated(model, data, backend, agreement, skip_unknown, cache, out, database)
+    told = _evaluated(
+        model, data, validation, backend, agreement, skip_unknown, cache, out, database
+    )
     if as_json:
         click.echo(json.dumps(told, indent=2))
     else:
@@ -110,6 +119,7 @@ def evaluate(
 def _evaluated(
     model: str,
     data: Path,
+    validation: Path | None,
     backend: "Backend",
     agreement: bool,
     skip_unknown: bool,
@@ -128,13 +138,18 @@ def _evaluated(
 
     card = bundle.card
     folder = read_folder(data, card.class_map(), skip_unknown)
+    fitted_on = None
+    if validation is not None:
+        fitted_on = read_folder(validation, card.class_map(), skip_unknown)
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task("evaluating", total=len(folder.images))
+        images = len(folder.images) + (len(fitted_on.images) if fitted_on else 0)
+        task = progress.add_task("evaluating", total=images)
         result = evaluate_bundle(
             bundle,
             folder,
             backend,
+            validation=fitted_on,
             with_agreement=agreement,
             cache=cache,
             advance=lambda images: progress.advance(task, images),

@@ -15,6 +15,7 @@ _METRICS = {
     "macro_f1": "macro-F1",
     "macro_auc": "macro AUC",
     "melanoma_sensitivity": "melanoma sensitivity at 90 % specificity",
+    "melanoma_sensitivity_95": "melanoma sensitivity at 95 % specificity",
 }
 
 
@@ -89,7 +90,8 @@ def print_description(told: dict[str, Any]) -> None:
 
 def print_metrics(metrics: dict[str, Any], title: str) -> None:
     """Print a `MetricSummary` in its JSON form, one line per metric."""
-    rows = [_metric_row(label, metrics[name]) for name, label in _METRICS.items()]
+    # Cards of older bundles lack the newer metrics.
+    rows = [_metric_row(label, metrics.get(name)) for name, label in _METRICS.items()]
     rows += [_metric_row(f"recall of {code}", value) for code, value in metrics["recall"].items()]
     rows += [_metric_row(f"AUC of {code}", value) for code, value in metrics["auc"].items()]
     print_table(title, ["metric", "value", "95 % interval", "n", ""], [r for r in rows if r])
@@ -112,12 +114,52 @@ def print_evaluation(told: dict[str, Any]) -> None:
             for code, row in zip(told["classes"], told["confusion"], strict=True)
         ],
     )
+    _print_probabilities(told["probabilities"])
     equal = told["agreement"]
     if equal:
         console.print("\nAgreement with the quantized Keras model")
         spikes, predictions = equal["equal_spikes"], equal["equal_predictions"]
         console.print(f"spikes       {_share(spikes, equal['spikes'])}")
         console.print(f"predictions  {_share(predictions, equal['images'])}")
+
+
+def _print_probabilities(told: dict[str, Any]) -> None:
+    """Print calibration and referral curve."""
+    kinds = {
+        "as_is": "softmax as it is",
+        "temperature": "with a temperature",
+        "with_prior": "with a temperature and the classes' frequencies",
+    }
+    fields = ("confidence", "accuracy", "ece", "adaptive_ece", "brier", "nll")
+    print_table(
+        "Calibration",
+        ["probabilities", "mean confidence", "accuracy", "ECE", "adaptive ECE", "Brier", "NLL"],
+        [
+            [label, *(f"{told[kind][name]:.3f}" for name in fields)]
+            for kind, label in kinds.items()
+            if told[kind]
+        ],
+    )
+    console = plain_console()
+    if told["note"]:
+        console.print(f"no temperature was fitted: {told['note']}")
+    else:
+        found = ", ".join(f"{each:.2f}" for each in told["temperatures"])
+        console.print(f"temperature and frequencies of {told['fitted_on']}: {found}")
+    curve = told["referral"]
+    rows = [
+        [f"{share:.0%}", *_metric_row("", accuracy)[1:3], *_metric_row("", balanced)[1:]]
+        for share, accuracy, balanced in zip(
+            curve["shares"], curve["accuracy"], curve["balanced_accuracy"], strict=True
+        )
+    ]
+    areas = [_metric_row("", curve[name]) for name in ("accuracy_area", "balanced_area")]
+    rows.append(["mean", *areas[0][1:3], *areas[1][1:]])
+    print_table(
+        f"What is left when the least confident are referred, by {told['referred_by']}",
+        ["referred", "accuracy", "95 % interval", "balanced acc.", "95 % interval", "n", ""],
+        rows,
+    )
 
 
 def _print_fit(fit: dict[str, Any]) -> None:
@@ -179,7 +221,7 @@ def _events(told: dict[str, Any]) -> str:
 
 
 def _metric_row(label: str, estimate: dict[str, Any] | None) -> list[str]:
-    if estimate is None:  # melanoma is not among the classes
+    if estimate is None:  # melanoma is not among the classes, or the card is older
         return []
     if estimate["value"] is None:
         return [label, "-", "", str(estimate["n"]), estimate["note"]]

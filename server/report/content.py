@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 from common.metrics import MetricSummary, summarize
+from common.referral_curve import SHARES, curve_of_counts
 from server.history.records import RunRecord
 from server.report import figures
 from server.report.operations import operation_sections
@@ -40,6 +41,7 @@ _METRIC_COLUMNS = (
     "macro-F1",
     "AUC (macro)",
     "melanoma sens. at 90 % spec.",
+    "at 95 % spec.",
 )
 _STATES = {
     "running": "This run has not finished",
@@ -75,6 +77,7 @@ def sections(record: RunRecord) -> list[Section]:
     found = [
         _headline(record, heads, summaries),
         _curves(record),
+        _referral(record, heads),
         _per_class(record, heads, summaries, codes),
         _confusions(heads, codes),
         _per_site(record, heads, codes),
@@ -139,6 +142,7 @@ def _metric_cells(summary: MetricSummary) -> list[Cell]:
         estimate(summary.macro_f1),
         estimate(summary.macro_auc),
         estimate(summary.melanoma_sensitivity),
+        estimate(summary.melanoma_sensitivity_95),
     ]
 
 
@@ -184,6 +188,34 @@ def _curves(record: RunRecord) -> Section | None:
         "that of the version before."
     ]
     return Section("Learning curves", text if discarded else [], [picture], [table])
+
+
+def _referral(record: RunRecord, heads: list[HeadCounts]) -> Section | None:
+    if not heads:
+        return None
+    curves = [curve_of_counts(head.pooled) for head in heads]
+    rows = [
+        [words(f"{share:.0%}"), *(estimate(curve[place]) for curve in curves)]
+        for place, share in enumerate(SHARES)
+    ]
+    picture = _picture(
+        figures.referral_figure(record),
+        "Accuracy of the answers that are left over the share of cases that is referred.",
+        "The less confident a head is of a case, the sooner the case goes to a person. The band is "
+        "the 95 % interval of the last head.",
+    )
+    table = Table(
+        "Accuracy of the answers that are left when the least confident are referred",
+        ["referred", *(HEADS[head.head] for head in heads)],
+        rows,
+        folded=True,
+    )
+    text = [
+        "From the counts of all sites together, by each head's own probabilities before a site "
+        "calibrates them. Counts tell the order of answers with a probability above one half; "
+        'beyond those the curve is a straight line to all cases ("interpolated").'
+    ]
+    return Section("Referring the unsure cases", text, [picture], [table])
 
 
 def _per_class(

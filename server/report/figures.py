@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from common.metrics import ScoreCounts, balanced_accuracy, summarize
+from common.referral_curve import SHARES, curve_of_counts
 from server.history.records import RunRecord
 from server.report.readings import (
     HEADS,
@@ -165,6 +166,44 @@ def heads_figure(record: RunRecord) -> Figure:
     axes.set(ylabel="value with 95 % interval", ylim=(0, 1.02), xlim=(-0.5, len(titles) - 0.5))
     axes.set_xticks(range(len(titles)), titles)
     axes.grid(axis="x", visible=False)
+    _legend_outside(axes)
+    return figure
+
+
+@styled
+def referral_figure(record: RunRecord) -> Figure:
+    """Accuracy of what is left over the share of cases that is referred, for each head."""
+    figure = Figure(figsize=(8.5, 3.8), layout="constrained")
+    axes = figure.add_subplot()
+    heads = head_counts(record)
+    if not heads:
+        return _empty(figure, axes)
+    lowest = 1.0
+    for index, head in enumerate(heads):
+        curve = curve_of_counts(head.pooled)
+        values = [np.nan if e.value is None else e.value for e in curve]
+        lowest = min([lowest, *(value for value in values if np.isfinite(value))])
+        axes.plot(
+            SHARES,
+            values,
+            color=HEAD_COLOURS[head.head],
+            marker=_MARKERS[index],
+            markersize=4,
+            linewidth=1.5,
+            label=HEADS[head.head],
+        )
+        # Of the heads in service alone: five bands over each other would hide the lines.
+        if head.head == heads[-1].head:
+            low = [np.nan if e.low is None else e.low for e in curve]
+            high = [np.nan if e.high is None else e.high for e in curve]
+            axes.fill_between(SHARES, low, high, color=HEAD_COLOURS[head.head], alpha=0.15, lw=0)
+    axes.set(
+        xlabel="share of cases referred, the least confident first",
+        ylabel="accuracy of the others",
+        xlim=(-0.01, 0.51),
+        ylim=(max(0.0, lowest - 0.1), 1.01),
+    )
+    axes.xaxis.set_major_formatter(PercentFormatter(xmax=1))
     _legend_outside(axes)
     return figure
 

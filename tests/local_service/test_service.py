@@ -18,11 +18,13 @@ from common.errors import (
     StorageFull,
     UnknownLabel,
 )
+from common.files import write_atomically
 from edge_client.case_journal import CaseJournal, LabelledCase
 from edge_client.exemplars import ExemplarStore
 from edge_client.local_service import fedqana_edge_pb2 as pb
 from edge_client.local_service.client import LocalServiceClient
 from edge_client.service import EdgeClient
+from edge_client.site_calibration import SiteCalibration
 from edge_client.state_lock import state_in_use
 from tests.edge_client.cases import CLASSES, NEW, arriving, some_cases
 from tests.edge_client.test_service import MISLABELLED, install
@@ -55,6 +57,29 @@ def test_answers_are_those_of_the_edge_client(client: LocalServiceClient, home: 
         assert response.refer == (probabilities[0] < 0.7)
         assert response.state.model_version == response.state.program_version == "1"
         assert "software backend" in response.backend
+
+
+def test_probabilities_and_referral_are_calibrated(client: LocalServiceClient, home: Path) -> None:
+    fitted = EdgeClient(home / "state", read_only=True).calibration()
+    status = client.status()
+    assert status.calibration_lesions == fitted.lesions == 45 and not status.not_calibrated
+    assert status.temperature == fitted.temperature != 1
+    first = client.classify(png(PICTURES[0]))
+    assert first.calibrated and first.answer == "red"
+    # the same scores at a site where the answered class is rare
+    rare = SiteCalibration(1.5, {"red": 0, "green": 10**6, "blue": 0}, 50, "")
+    file = home / "state" / "versions" / "1" / "calibration.json"
+    write_atomically(file, rare.to_bytes())
+    second = client.classify(png(PICTURES[0]))
+    assert scores_of(second) == scores_of(first) and second.answer == "red"
+    expected = rare.probabilities(
+        np.array([[s.score for s in second.scores]], np.float32), [s.code for s in second.scores]
+    )[0]
+    assert [s.probability for s in second.scores] == pytest.approx(expected)
+    assert expected[0] < 0.7 and pb.REFER_REASON_LOW_CONFIDENCE in second.refer_reasons
+    write_atomically(file, SiteCalibration(note="why").to_bytes())
+    third = client.classify(png(PICTURES[0]))
+    assert not third.calibrated and client.status().not_calibrated == "why"
 
 
 def test_a_new_class(client: LocalServiceClient, home: Path) -> None:

@@ -3,6 +3,7 @@ import shutil
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,16 @@ import pytest
 from click.testing import CliRunner, Result
 
 from common.bundle import PROGRAM, Bundle
+from common.calibration import probabilities
 from common.classes import ClassMap
 from common.data.preparation import prepare_cases
 from common.data.readers import read_lesion_images
+from common.data.synthetic import synthetic_lesion_images, write_class_folders
 from common.errors import BundleDamaged, DataNotFound, DataUnfit, UnknownLabel
 from common.metrics import ScoreCounts, summarize
 from common.qana.convert import keras_spikes_and_logits
 from common.qana.networks import network
+from common.reliability import reliability
 from server import model_evaluation
 from server.commands.model import model
 from tests.model_command.conftest import CODES, RUN
@@ -105,6 +109,51 @@ def test_evaluate_gives_the_numbers_of_the_network_itself(
     assert value["confusion"] == counts.confusion.tolist()
     assert value["metrics"] == summarize(counts, CODES).to_json()
     assert value["agreement"] is None and value["skipped"] == {}
+
+
+def test_probabilities_are_judged_by_what_other_lesions_taught(out: Path, data: Path) -> None:
+    arguments = ("evaluate", f"{RUN}:2", "--out", out, "--data", data, "--backend", "float")
+    value = told(*arguments)["probabilities"]
+    classes = ClassMap(CODES)
+    cases = prepare_cases(read_lesion_images(data, classes), classes, size=TINY.input_size)
+    net = network("float", TINY, len(CODES))
+    net.set_weights(tiny_weights()[0])
+    logits = net.logits(cases.images)
+    answers = logits.argmax(axis=1)
+    assert value["as_is"] == reliability(probabilities(logits), cases.labels, answers).to_json()
+    assert value["note"] == "" and len(value["temperatures"]) == 5
+    assert value["with_prior"]["nll"] < value["temperature"]["nll"] < value["as_is"]["nll"]
+    accuracy = (answers == cases.labels).mean()
+    assert value["with_prior"]["accuracy"] == pytest.approx(accuracy)
+    assert value["referral"]["accuracy"][0]["value"] == pytest.approx(accuracy)
+    assert value["referral"]["shares"][-1] == 0.5 and "prior" in value["referred_by"]
+    shown = invoke(*arguments).stdout
+    for expected in ("adaptive ECE", "other lesions of the same images", "50%", "at 95 % spec"):
+        assert expected in shown, expected
+
+
+def test_validation_images_of_judged_lesions_are_left_out(
+    out: Path, data: Path, tmp_path: Path
+) -> None:
+    arguments = ("evaluate", f"{RUN}:2", "--out", out, "--data", data, "--backend", "float")
+    same = told(*arguments, "--validation", data)["probabilities"]
+    images = len(read_lesion_images(data, ClassMap(CODES)))
+    assert same["note"] == (
+        f"too few validation lesions (0 of 20); {images} validation images are of lesions that "
+        "are judged"
+    )
+    assert same["with_prior"] is None
+    assert "softmax" in same["referred_by"]
+    assert "no temperature was fitted" in invoke(*arguments, "--validation", data).stdout
+    renamed = [
+        replace(image, image_id=f"v{image.image_id}", lesion_id="v")
+        for image in synthetic_lesion_images(40, 2, classes=ClassMap(CODES))
+    ]
+    write_class_folders(renamed, tmp_path / "validation")
+    other = told(*arguments, "--validation", tmp_path / "validation")["probabilities"]
+    assert len(other["temperatures"]) == 1 and other["fitted_on"] == "the validation images"
+    assert other["with_prior"]["nll"] < other["as_is"]["nll"]
+    assert other["as_is"] == told(*arguments)["probabilities"]["as_is"]
 
 
 def test_agreement_counts_spikes_and_predictions(out: Path, data: Path) -> None:

@@ -5,8 +5,9 @@ import pytest
 from matplotlib.figure import Figure
 
 from common.metrics import balanced_accuracy
+from common.referral_curve import curve_of_counts
 from server.report import figures
-from server.report.readings import pooled, step_counts
+from server.report.readings import HEADS, head_counts, pooled, step_counts
 from tests.report import sample_record
 
 RECORDS = [
@@ -18,6 +19,7 @@ RECORDS = [
 DRAWINGS = [
     figures.learning_curves,
     figures.heads_figure,
+    figures.referral_figure,
     figures.forgetting_figure,
     figures.bytes_figure,
 ]
@@ -68,3 +70,14 @@ def test_confusion_figure_names_every_count() -> None:
     shown = sorted(int(text.get_text()) for text in axes.texts)
     assert shown == sorted(counts.confusion[counts.confusion > 0].tolist())
     assert axes.get_yticklabels()[4].get_text() == f"mel ({counts.confusion[4].sum()})"
+
+
+def test_referral_figure_plots_each_heads_counts() -> None:
+    record = sample_record.complete()
+    axes = figures.referral_figure(record).axes[0]
+    lines = {line.get_label(): line for line in axes.lines}
+    for head in head_counts(record):
+        expected = [estimate.value for estimate in curve_of_counts(head.pooled)]
+        drawn = np.asarray(lines[HEADS[head.head]].get_ydata())
+        np.testing.assert_allclose(drawn, np.array(expected, float))
+        assert drawn[-1] > drawn[0]  # confident answers are right more often

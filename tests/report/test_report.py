@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from common.metrics import ScoreCounts, summarize
+from common.referral_curve import curve_of_counts
 from server.history.records import Event, RunRecord
 from server.report.build import write_report
 from tests.report import sample_record
@@ -95,13 +96,15 @@ def test_headline_numbers_are_those_of_the_metrics(tmp_path: Path) -> None:
             if result.step == "final":
                 total = total + ScoreCounts.from_json(result.result[head])
         s = summarize(total, sample_record.CODES)
-        assert s.melanoma_sensitivity is not None
+        assert s.melanoma_sensitivity is not None and s.melanoma_sensitivity_95 is not None
         for e in (
             s.accuracy,
             s.balanced_accuracy,
             s.macro_f1,
             s.macro_auc,
             s.melanoma_sensitivity,
+            s.melanoma_sensitivity_95,
+            *curve_of_counts(total)[:6],
             *s.recall.values(),
         ):
             assert e.value is not None
