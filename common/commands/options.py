@@ -1,4 +1,6 @@
-"""The option that names the diagnosis classes, shared by commands."""
+"""Options that several commands share: the diagnosis classes, the weights of a saliency crop."""
+
+from pathlib import Path
 
 import click
 
@@ -23,4 +25,14 @@ classes_option = click.option(
     show_default=True,
     callback=_as_class_map,
     help="Class codes that may occur, separated by commas.",
+)
+
+
+saliency_weights_option = click.option(
+    "--saliency-weights",
+    metavar="FILE",
+    default="",
+    callback=lambda ctx, option, value: str(Path(value).resolve()) if value else "",
+    help="ResNet-50's weights as tf_keras.applications downloads them, for the crops saliency and "
+    "grad-cam.  [default: EfficientNet-Lite0 of the extra 'saliency']",
 )

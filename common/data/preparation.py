@@ -6,9 +6,10 @@ import json
 import struct
 import warnings
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,20 +30,36 @@ MOST_PIXELS = 400_000_000
 Image.MAX_IMAGE_PIXELS = None  # Pillow's own limit warns from 89 million on; ours is above
 
 
+class Cropping(Protocol):
+    """A way to choose the part of a picture that is shown to the network."""
+
+    @property
+    def name(self) -> str:
+        """Stable and unique; part of the cache key. Parameters or weights are named in it."""
+        ...
+
+    def pictures(self, images: Sequence[LesionImage]) -> Iterator[Image.Image]:
+        """The chosen part of each image, in order, as RGB; it is then resized to a square."""
+        ...
+
+
 @dataclass(frozen=True)
 class Crop:
-    """A way to choose the part of a picture that is shown to the network.
+    """A `Cropping` by a rule that looks at nothing but one picture.
 
     Parameters
     ----------
     name : str
-        Stable and unique; part of the cache key. A crop with parameters or weights names them.
     apply : callable
-        From an RGB picture to an RGB picture; its result is resized to a square.
+        From an RGB picture to an RGB picture.
     """
 
     name: str
     apply: Callable[[Image.Image], Image.Image]
+
+    def pictures(self, images: Sequence[LesionImage]) -> Iterator[Image.Image]:
+        """As `Cropping`; raises as `decode`."""
+        return (self.apply(decode(image)) for image in images)
 
 
 def _cut_centre_square(picture: Image.Image) -> Image.Image:
@@ -67,7 +84,7 @@ def prepare_cases(
     classes: ClassMap,
     *,
     size: int = 64,
-    crop: Crop = centre_crop,
+    crop: Cropping = centre_crop,
     cache: Path | None = None,
 ) -> Cases:
     """Decode, crop and resize images to arrays.
@@ -79,7 +96,7 @@ def prepare_cases(
         Its indices become the labels.
     size : int
         Side of the result in pixels.
-    crop : Crop
+    crop : Cropping
     cache : Path, optional
         Folder for prepared arrays, named by the content they were made from. A damaged file
         there is made anew. Nothing is stored without it, and nothing outside it.
@@ -106,9 +123,8 @@ def prepare_cases(
     pixels = None if file is None else _load(file, shape)
     if pixels is None:
         pixels = np.empty(shape, np.uint8)
-        for i, image in enumerate(images):
-            resized = crop.apply(decode(image)).resize((size, size), Image.Resampling.BICUBIC)
-            pixels[i] = np.asarray(resized)
+        for i, picture in enumerate(crop.pictures(images)):
+            pixels[i] = np.asarray(picture.resize((size, size), Image.Resampling.BICUBIC))
         if file is not None:
             buffer = io.BytesIO()
             np.savez(buffer, images=pixels)
@@ -167,7 +183,9 @@ def _in_words(error: Exception) -> str:
     return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
-def _key(images: Sequence[LesionImage], labels: NDArray[np.int64], size: int, crop: Crop) -> str:
+def _key(
+    images: Sequence[LesionImage], labels: NDArray[np.int64], size: int, crop: Cropping
+) -> str:
     """SHA-256 over all that the arrays depend on."""
     digest = hashlib.sha256(json.dumps([_FORMAT, size, crop.name]).encode())
     for image, label in zip(images, labels, strict=True):

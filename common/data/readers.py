@@ -168,6 +168,8 @@ def _from_class_folders(
         return []
     named = []
     for class_folder in (e for e in entries if e.is_dir()):
+        if not holds_cases(class_folder) and class_folder.name.lower() not in classes:
+            continue  # lesion masks
         for path in image_files(class_folder):
             file, name = on_disk(path, folder), path.relative_to(folder).as_posix()
             label = class_folder.name.lower()

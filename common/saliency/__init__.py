@@ -1,0 +1,1 @@
+"""Where the lesion is: Grad-CAM of a frozen ImageNet network finds the part to crop."""
