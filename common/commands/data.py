@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 import click
 
 from common.classes import ClassMap
+from common.commands.crops import crops
 from common.commands.options import classes_option
+from common.commands.smote import smote
 from common.errors import DataUnfit, SettingsError
 from common.files import writing_to
 
@@ -76,3 +78,7 @@ def make(folder: Path, lesions: int, seed: int, as_json: bool) -> None:
         click.echo(json.dumps(summary, indent=2))
     else:
         click.echo(f"{folder}: {len(images)} images of {lesions} made-up lesions")
+
+
+data.add_command(smote)
+data.add_command(crops)

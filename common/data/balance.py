@@ -1,15 +1,10 @@
-"""Two ways to make up for rare classes: correcting the loss's prior, and SMOTE."""
+"""Making up for rare classes by correcting the loss's prior; `common.data.smote` adds cases."""
 
 import numpy as np
 from numpy.typing import NDArray
 
-from common.data.cases import Cases
-
 ABSENT_CLASS = -30.0
 """Log prior of a class that a site does not have: exp(-30) is nothing beside any other class."""
-
-MOST_NEIGHBOURS = 5
-"""SMOTE's k (Chawla et al. 2002); smaller for classes with fewer cases."""
 
 
 def class_log_priors(
@@ -39,55 +34,3 @@ def class_log_priors(
     present = counts > 0
     adjustment[present] = tau * np.log(counts[present] / max(len(labels), 1))
     return adjustment
-
-
-def smote(cases: Cases, n_classes: int, seed: int) -> tuple[Cases, list[str]]:
-    """Oversample the rarer classes with SMOTE on pixels (Chawla et al. 2002, arXiv 1106.1813).
-
-    Every class with fewer cases than the median of the classes present is filled up to that
-    median by points between a case and one of its nearest neighbours of the same class. The
-    result is therefore at most ``n_classes`` medians larger than ``cases``.
-
-    Parameters
-    ----------
-    cases : Cases
-        Training cases only: synthetic ones made of held-back cases would leak them.
-    n_classes : int
-    seed : int
-
-    Returns
-    -------
-    Cases
-        ``cases`` followed by the synthetic ones, whose case and lesion ids are ``smote-...``.
-    list of str
-        In words: each class (by its index) that could not be oversampled.
-    """
-    from imblearn.over_sampling import SMOTE
-
-    counts = cases.class_counts(n_classes)
-    present = counts[counts > 0]
-    target = int(np.median(present)) if len(present) else 0
-    rare = [c for c in range(n_classes) if 0 < counts[c] < target]
-    notes = [
-        f"class {c} has a single training case, SMOTE needs two: not oversampled"
-        for c in rare
-        if counts[c] == 1
-    ]
-    parts = [cases]
-    for label in (c for c in rare if counts[c] > 1):
-        own = np.flatnonzero(cases.labels == label)
-        # imbalanced-learn refuses data of one class: a case of another stands beside it.
-        beside = np.flatnonzero(cases.labels != label)[:1]
-        pixels = cases.images[np.concatenate([own, beside])]
-        sampler = SMOTE(
-            sampling_strategy={label: target},
-            k_neighbors=min(MOST_NEIGHBOURS, len(own) - 1),
-            random_state=seed,
-        )
-        flat = pixels.reshape(len(pixels), -1).astype(np.float32)
-        made, _ = sampler.fit_resample(flat, cases.labels[np.concatenate([own, beside])])
-        new = np.clip(np.rint(made[len(pixels) :]), 0, 255).astype(np.uint8)
-        ids = tuple(f"smote-{label}-{number}" for number in range(len(new)))
-        images = new.reshape(-1, *cases.images.shape[1:])
-        parts.append(Cases(images, np.full(len(new), label, np.int64), ids, ids))
-    return Cases.concatenate(parts), notes

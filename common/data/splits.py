@@ -10,6 +10,9 @@ from common.data.cases import LesionImage
 from common.errors import SettingsError
 from common.files import sha256_of
 
+FRACTIONS = {"train": 0.8, "validation": 0.1, "test": 0.1}
+"""How a site's lesions are divided."""
+
 
 def split_by_lesion(
     images: Sequence[LesionImage], fractions: Mapping[str, float], seed: int

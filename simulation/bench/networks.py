@@ -30,7 +30,7 @@ from common.bundle import (
 from common.classes import ClassMap
 from common.data.cases import Cases
 from common.data.preparation import prepare_cases
-from common.data.splits import split_by_lesion
+from common.data.splits import FRACTIONS, split_by_lesion
 from common.errors import SettingsError
 from common.files import sha256_of, write_atomically
 from common.qana.config import DEMO_CONFIG, QanaConfig
@@ -41,7 +41,6 @@ from common.qana.quantize import CALIBRATION_IMAGES, observe_ranges
 from common.qana.weights import NamedWeights
 from common.seeds import derive_seed
 from edge_client.site import relabelled
-from edge_client.site_preparation import FRACTIONS
 from edge_client.training import TrainSettings, train_locally
 from server.model_builder import quantize_after_training
 from server.plan import half_cosine

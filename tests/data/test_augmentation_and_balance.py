@@ -1,14 +1,12 @@
 import time
 
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from common.data.augmentation import CONTRAST, LUMINANCE, augment, relight, turn
-from common.data.balance import ABSENT_CLASS, class_log_priors, smote
-from common.data.cases import Cases
+from common.data.balance import ABSENT_CLASS, class_log_priors
 
 
 def noise(n: int, size: int = 16, seed: int = 0) -> NDArray[np.uint8]:
@@ -89,41 +87,3 @@ def test_log_priors() -> None:
     halved = class_log_priors(np.array([0, 0, 0, 2]), 4, tau=0.5)
     np.testing.assert_allclose(halved[[0, 2]], priors[[0, 2]] / 2)
     assert (class_log_priors(np.zeros(0, np.int64), 3) == ABSENT_CLASS).all()
-
-
-def cases_of(counts: dict[int, int], level: dict[int, int] | None = None) -> Cases:
-    """Cases whose pixel values lie within 10 of their class's own level."""
-    labels = np.repeat(list(counts), list(counts.values())).astype(np.int64)
-    base = np.array([(level or {}).get(c, 30 * c + 20) for c in labels])
-    spread = np.random.default_rng(1).integers(0, 10, (len(labels), 8, 8, 3))
-    ids = tuple(f"c{i}" for i in range(len(labels)))
-    pixels = (base[:, None, None, None] + spread).astype(np.uint8)
-    return Cases(pixels, labels, ids, ids)
-
-
-def test_smote_fills_rare_classes_from_their_own_cases() -> None:
-    cases = cases_of({0: 40, 1: 12, 2: 12, 3: 4, 4: 2, 5: 1})
-    more, notes = smote(cases, 7, seed=3)
-    # The median of 40, 12, 12, 4, 2, 1 is 8.
-    assert more.class_counts(7).tolist() == [40, 12, 12, 8, 8, 1, 0]
-    assert len(notes) == 1 and "class 5" in notes[0]
-    assert (more.images[: len(cases)] == cases.images).all()
-    made = more.subset(np.arange(len(cases), len(more)))
-    assert all(i.startswith("smote-") for i in (*made.case_ids, *made.lesion_ids))
-    assert len(set(more.case_ids)) == len(more)
-    for image, label in zip(made.images, made.labels, strict=True):
-        own = cases.images[cases.labels == label]
-        assert (image >= own.min(axis=0)).all() and (image <= own.max(axis=0)).all()
-
-
-def test_smote_is_deterministic() -> None:
-    cases = cases_of({0: 20, 1: 10, 2: 3})
-    once, again, other = (smote(cases, 3, seed)[0].images for seed in (1, 1, 2))
-    assert (once == again).all() and (once != other).any()
-
-
-@pytest.mark.parametrize("counts", [{}, {2: 5}, {0: 4, 1: 4}, {0: 1, 1: 1}])
-def test_smote_with_nothing_to_do(counts: dict[int, int]) -> None:
-    cases = cases_of(counts)
-    more, notes = smote(cases, 3, seed=0)
-    assert more.case_ids == cases.case_ids and notes == []
