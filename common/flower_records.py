@@ -15,6 +15,7 @@ os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
 os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
 
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
@@ -55,7 +56,7 @@ def from_array_record(record: ArrayRecord) -> dict[str, NDArray[np.float32]]:
     return arrays
 
 
-def pack_arrays(arrays: Mapping[str, NDArray[np.float32]]) -> ArrayRecord:
+def pack_arrays(arrays: Mapping[str, NDArray[Any]]) -> ArrayRecord:
     """Named arrays as one: a message with 150 arrays takes 150 requests, with one it takes two."""
     packed = to_npz({name: np.ascontiguousarray(array) for name, array in arrays.items()})
     return ArrayRecord({_PACKED: Array(np.frombuffer(packed, np.uint8))})

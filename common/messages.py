@@ -12,11 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from common.compression import Compression
+from common.data.smote import SHARE
 from common.errors import SiteRefused
 from common.neurons import NeuronSet
 from common.qana.config import QanaConfig
 
-PROTOCOL = 5
+PROTOCOL = 6
 """Raised whenever a message changes its meaning; both sides must have the same."""
 
 Kind = Literal["handshake", "train", "evaluate", "deploy", "share", "final"]
@@ -87,7 +89,10 @@ class HandshakeReply(_Message):
 class TrainAsk(_Message):
     """One round of local training; the weights travel beside it.
 
-    So does the float network, the teacher, where ``distillation`` is above 0.
+    So does the float network, the teacher, where ``distillation`` is above 0. ``counted`` is the
+    last round whose update of this site the global weights have in them, 0 for none: what
+    compression left out of that update is still to be sent. With ``fixed_batch_norm`` the float
+    network normalizes by the statistics it came with, and leaves them as they are.
     """
 
     run: str
@@ -101,13 +106,20 @@ class TrainAsk(_Message):
     prior_strength: float = Field(ge=0)
     proximal: float = Field(ge=0)
     balance: Literal["prior", "smote", "none"]
+    smote_share: float = Field(default=SHARE, gt=0, le=1)
     seed: int = Field(ge=0)
+    fixed_batch_norm: bool = False
     event_penalty: float = Field(default=0.0, ge=0)
     distillation: float = Field(default=0.0, ge=0, le=1)
+    compression: Compression = "none"
+    counted: int = Field(default=0, ge=0)
 
 
 class TrainReply(_Message):
-    """How many cases a site trained on and the loss of its last epoch."""
+    """How many cases a site trained on and the loss of its last epoch.
+
+    Beside it travel the trained weights, or their compressed change (`common.compression`).
+    """
 
     examples: Count = Field(gt=0)
     loss: float = Field(ge=-LARGEST_NUMBER, le=LARGEST_NUMBER)
@@ -266,7 +278,7 @@ class Answer:
 
     reply: str = ""
     error: str = ""
-    arrays: dict[str, NDArray[np.float32]] = field(default_factory=dict)
+    arrays: dict[str, NDArray[Any]] = field(default_factory=dict)
 
 
 M = TypeVar("M", bound=BaseModel)

@@ -10,6 +10,12 @@ ADAM_REACH = 7.3
 ROUNDING = 1e-4
 """Of float32 weights up to a thousand."""
 
+UNSENT_REACH = 0.5
+"""Of a round's reach: what earlier rounds did not send adds no more to any weight's change.
+
+Honest sites come nowhere near: they move a weight by about a seventh of the reach, and
+quantization leaves out less than that."""
+
 
 def optimizer_steps(ask: TrainAsk, examples: int) -> int:
     """Optimizer steps that a site needs to train on ``examples`` cases as asked.
@@ -28,3 +34,14 @@ def farthest(ask: TrainAsk, examples: int) -> float:
     gradient.
     """
     return ADAM_REACH * ask.learning_rate * optimizer_steps(ask, examples) + ROUNDING
+
+
+def farthest_sent(ask: TrainAsk, examples: int) -> float:
+    """How far a weight can move by a site's update, with what compression left out of earlier ones.
+
+    The site limits what it adds to `UNSENT_REACH` (`edge_client.unsent_change`), and a compressed
+    change exceeds the largest of its array nowhere (`common.compression`).
+    """
+    if ask.compression == "none":
+        return farthest(ask, examples)
+    return (1 + UNSENT_REACH) * farthest(ask, examples)

@@ -1,8 +1,8 @@
 """What may leave a site: every answer goes through `allowed` before it is sent.
 
 The tasks keep to the policy themselves (`edge_client.reporting`, `edge_client.training_time`);
-what they answer is looked at again here, so that a mistake there lets nothing out. Clipping and
-noise are done here and nowhere else.
+what they answer is looked at again here, so that a mistake there lets nothing out. Clipping, noise
+and then compression are done here and nowhere else.
 """
 
 import logging
@@ -12,6 +12,7 @@ from typing import Any, get_args
 
 from pydantic import BaseModel
 
+from common.compression import compress
 from common.errors import FedqanaError, SiteRefused, StateInUse, StorageFull
 from common.messages import (
     Answer,
@@ -27,6 +28,7 @@ from common.messages import (
     TrainReply,
 )
 from edge_client.policy import Policy
+from edge_client.unsent_change import UnsentChange
 
 log = logging.getLogger("fedqana.site")
 
@@ -105,15 +107,23 @@ def _allowed_update(
 ) -> Answer:
     if not policy.training.take_part:
         raise SiteRefused("declined", "the policy says take_part = false")
-    if not policy.privacy.clip_norm:
-        return answer
-    from edge_client.privacy import protected
-
-    ask = instruction.ask
+    ask, received, weights = instruction.ask, instruction.arrays, answer.arrays
     assert isinstance(ask, TrainAsk)
-    received = instruction.arrays
-    weights = protected(answer.arrays, received, policy.privacy, ask, reply.examples, home)
-    return Answer(answer.reply, arrays=weights)
+    compressed, noised = ask.compression != "none", policy.privacy.epsilon > 0
+    if compressed and noised:
+        UnsentChange(home, ask).forget()
+    elif compressed:
+        weights = UnsentChange(home, ask).add_to(weights, received, reply.examples)
+    if policy.privacy.clip_norm:
+        from edge_client.privacy import protected
+
+        weights = protected(weights, received, policy.privacy, ask, reply.examples, home)
+    if not compressed:
+        return answer if weights is answer.arrays else Answer(answer.reply, arrays=weights)
+    sent = compress(weights, received, ask.compression)
+    if not noised:
+        UnsentChange(home, ask).keep(weights, sent, received)
+    return Answer(answer.reply, arrays=sent)
 
 
 def _numbers_of_cases(reply: BaseModel) -> Iterator[int]:
@@ -145,7 +155,10 @@ def contents(instruction: Instruction | None, answer: Answer) -> set[str]:
         for name in type(reply).model_fields
         if getattr(reply, name) not in (None, (), {})
     }
-    return found | ({"weights"} if answer.arrays else set())
+    if answer.arrays:
+        plain = isinstance(instruction.ask, TrainAsk) and instruction.ask.compression == "none"
+        found.add("weights" if plain else "compressed change")
+    return found
 
 
 def storage_code(error: Exception) -> SiteCode:

@@ -6,6 +6,7 @@ instruction: asked again after a crash, it gives the same answer.
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable
 
 import numpy as np
@@ -14,7 +15,6 @@ from numpy.typing import NDArray
 from common import __version__
 from common.akida_runtime import Program
 from common.bundle import CARD, FLOAT, PROGRAM, QUANTIZED, SIGNATURE, Bundle, parse_card
-from common.data.balance import smote
 from common.data.cases import Cases
 from common.errors import (
     BundleDamaged,
@@ -59,6 +59,7 @@ from common.seeds import derive_seed
 from edge_client.case_journal import CaseJournal, LabelledCase
 from edge_client.client_folder import pinned_seal
 from edge_client.exemplars import ExemplarStore
+from edge_client.oversampling import oversampled
 from edge_client.policy import read_policy
 from edge_client.reporting import judged_on, reported
 from edge_client.run_rounds import SiteRounds
@@ -171,6 +172,7 @@ def train(instruction: Instruction, ask: TrainAsk, folder: SiteFolder, data: Sit
             prior_strength=ask.prior_strength,
             proximal=ask.proximal,
             seed=ask.seed,
+            fixed_batch_norm=ask.fixed_batch_norm,
             event_penalty=ask.event_penalty,
             distillation=ask.distillation,
         ),
@@ -182,7 +184,10 @@ def train(instruction: Instruction, ask: TrainAsk, folder: SiteFolder, data: Sit
 
 
 def training_cases(ask: TrainAsk, folder: SiteFolder, data: SiteData) -> Cases:
-    """The site's training cases and the journal's up to the round before, balanced if asked."""
+    """The site's training cases, with SMOTE's if asked, and the journal's up to the round before.
+
+    Of the journal's nothing is made: they are others in every round, and making takes minutes.
+    """
     rounds = _rounds(folder, ask.run)
     journal = CaseJournal(folder.state / "cases.journal", read_only=True)
     held_back = data.held_back
@@ -191,15 +196,13 @@ def training_cases(ask: TrainAsk, folder: SiteFolder, data: SiteData) -> Cases:
         for case in journal.cases(rounds.number(ask.round) - 1)
         if case.code in ask.classes and case.lesion_id not in held_back
     ]
-    parts = [relabelled(data.train, data.classes, ask.classes)]
+    cases = relabelled(data.train, data.classes, ask.classes)
+    if ask.balance == "smote":
+        cases = oversampled(cases, ask.classes, data.name, ask.smote_share, folder.path)
+    parts = [cases]
     if learned:
         parts.append(_as_cases(learned, ask.classes))
-    cases = Cases.concatenate(parts)
-    if ask.balance == "smote":
-        cases, notes = smote(cases, len(ask.classes), ask.seed)
-        for note in notes:
-            log.info("smote: %s", note)
-    return cases
+    return Cases.concatenate(parts)
 
 
 def evaluate(
@@ -247,8 +250,9 @@ def _deploy(instruction: Instruction, ask: DeployAsk, folder: SiteFolder, data: 
     store = ExemplarStore.initial(data.train, data.classes.codes, seed=ask.seed)
     known = relabelled(data.validation, data.classes, card.classes)
     judged = relabelled(judged_on(data), data.classes, card.classes)
+    counts = Counter(data.classes.codes[label] for label in data.train.labels)
     report = client.install(
-        program, rounds.version(ask.version), number, card.classes, store, judged
+        program, rounds.version(ask.version), number, card.classes, store, judged, counts
     )
 
     arrived = data.arriving(ask.round, {case.case_id for case in earlier}, number)

@@ -37,6 +37,9 @@ class TrainSettings:
         mu of FedProx (arXiv 1812.06127); 0 is plain local training.
     seed : int
         Of the order of cases and the augmentation; derived from (run seed, round, site).
+    fixed_batch_norm : bool
+        Normalize by the statistics the network came with, as inference does, and leave them as
+        they are (FixBN, arXiv 2303.06530); no effect on the quantized network, which has none.
     event_penalty : float
         Weight of the mean level (0 to 15) over all activations of the quantized chain, added to
         the loss so that fewer of them are events on the chip; no effect in the float phase.
@@ -57,6 +60,7 @@ class TrainSettings:
     prior_strength: float
     proximal: float
     seed: int
+    fixed_batch_norm: bool = False
     event_penalty: float = 0.0
     distillation: float = 0.0
     spike_band: float = 0.0
@@ -85,7 +89,9 @@ class TrainResult:
 class _Trainer:
     """The compiled training step of one network, used by every site and round of a process."""
 
-    def __init__(self, net: Network, penalized: bool, teacher: Network | None) -> None:
+    def __init__(
+        self, net: Network, penalized: bool, fixed_batch_norm: bool, teacher: Network | None
+    ) -> None:
         self.net = net
         self.teacher = teacher
         self._optimizer = keras.optimizers.Adam(1e-3)
@@ -120,7 +126,7 @@ class _Trainer:
                         + decorrelation * losses.covariance(spikes)
                     )
                 else:
-                    logits, penalty = net.model(images, training=True), 0.0
+                    logits, penalty = net.model(images, training=not fixed_batch_norm), 0.0
                 each = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits + priors)
                 loss = tf.reduce_mean(each)
                 if answers is not None:
@@ -148,11 +154,16 @@ class _Trainer:
 
 @lru_cache(maxsize=4)
 def _trainer(
-    phase: Phase, config: QanaConfig, n_classes: int, penalized: bool, taught_classes: int
+    phase: Phase,
+    config: QanaConfig,
+    n_classes: int,
+    penalized: bool,
+    fixed_batch_norm: bool,
+    taught_classes: int,
 ) -> _Trainer:
     """``taught_classes`` is the number of classes of the network to distil from, 0 for none."""
     teacher = network("float", config, taught_classes) if taught_classes else None
-    return _Trainer(network(phase, config, n_classes), penalized, teacher)
+    return _Trainer(network(phase, config, n_classes), penalized, fixed_batch_norm, teacher)
 
 
 def train_locally(
@@ -177,7 +188,8 @@ def train_locally(
     taught_classes = 0
     if settings.phase == "qat" and settings.distillation > 0 and teacher:
         taught_classes = len(teacher["head/bias"])
-    trainer = _trainer(settings.phase, config, n_classes, settings.penalized, taught_classes)
+    fixed = settings.fixed_batch_norm and settings.phase == "float"
+    trainer = _trainer(settings.phase, config, n_classes, settings.penalized, fixed, taught_classes)
     trainer.start(weights, settings.learning_rate)
     if trainer.teacher is not None and teacher:
         trainer.teacher.set_weights(teacher)

@@ -28,6 +28,7 @@ _SCALARS = (
     "started_at",
     "aggregated",
     "neurons",
+    "counted",
 )
 
 FINAL = "final"
@@ -45,6 +46,7 @@ class RunState:
     learned since. ``seconds``, ``started_at`` (ISO 8601) and
     ``aggregated`` (updates in the last aggregation) describe the round for the history.
     ``neurons`` is the JSON of the `NeuronSet` that the round's sites are to share, or empty.
+    ``counted`` is each site's last round whose update the weights have in them.
     """
 
     round: int
@@ -61,6 +63,7 @@ class RunState:
     started_at: str = ""
     aggregated: int = 0
     neurons: str = ""
+    counted: dict[str, int] = field(default_factory=dict)
 
     def advance(self) -> None:
         """Move on to the next step, or to the next round's first."""
@@ -135,6 +138,7 @@ def _state(arrays: dict[str, NDArray[Any]]) -> RunState:
         started_at=str(scalars["started_at"]),
         aggregated=int(scalars["aggregated"]),
         neurons=str(scalars["neurons"]),
+        counted={str(site): int(n) for site, n in scalars["counted"].items()},
         floating=groups["floating"],
         quantized=groups["quantized"],
         strategy=groups["strategy"],

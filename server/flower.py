@@ -28,6 +28,7 @@ from flwr.serverapp.strategy import (
     Strategy,
 )
 from flwr.supercore.run import RunNotRunningException
+from numpy.typing import NDArray
 
 from common.errors import SiteRefused
 from common.flower_records import (
@@ -217,7 +218,8 @@ def aggregate(
     (named arrays, named arrays)
         New global weights and the strategy's memory, float32. Batch norm's moving statistics
         are not a strategy's business (an adaptive step could make a variance negative): they
-        are averaged by examples, or for the robust strategies by coordinate-wise median.
+        are those of all sites' cases together (law of total variance), for the robust strategies
+        the coordinate-wise median; while they are fixed they stay the current ones.
     """
     sites = sorted(updates)
     strategy = _strategy(plan, len(sites))
@@ -235,20 +237,42 @@ def aggregate(
     assert isinstance(record, ArrayRecord)
     combined = from_array_record(record)
     shares = np.array([updates[site][1] for site in sites], np.float64)
-    for name in current:
-        if is_statistic(name):
-            stacked = np.stack([updates[site][0][name] for site in sites])
-            combined[name] = (
-                np.median(stacked, axis=0)
-                if plan.strategy in _ROBUST
-                else np.average(stacked, axis=0, weights=shares)
-            )
+    statistics = {
+        name: np.stack([updates[site][0][name] for site in sites]).astype(np.float64)
+        for name in current
+        if is_statistic(name)
+    }
+    if plan.fixes_batch_norm(round_number):
+        combined.update({name: current[name] for name in statistics})
+    elif plan.strategy in _ROBUST:
+        combined.update({name: np.median(each, axis=0) for name, each in statistics.items()})
+    else:
+        combined.update(_pooled(statistics, shares))
     new_memory = {
         f"{moment}:{name}": np.asarray(array, np.float32)
         for moment in _MOMENTS
         for name, array in (getattr(strategy, moment, None) or {}).items()
     }
     return {name: np.asarray(combined[name], np.float32) for name in current}, new_memory
+
+
+def _pooled(
+    statistics: Mapping[str, NDArray[np.float64]], shares: NDArray[np.float64]
+) -> NamedWeights:
+    """Means and variances of all cases together, from those of the sites (first axis).
+
+    The variance of a mixture is the mean of the variances plus the variance of the means; the
+    mean of the variances alone would leave out how unlike the sites are.
+    """
+    pooled = {}
+    for name, each in statistics.items():
+        value = np.average(each, axis=0, weights=shares)
+        if name.endswith("/moving_variance"):
+            means = statistics[name.replace("/moving_variance", "/moving_mean")]
+            apart = (means - np.average(means, axis=0, weights=shares)) ** 2
+            value = value + np.average(apart, axis=0, weights=shares)
+        pooled[name] = value.astype(np.float32)
+    return pooled
 
 
 def _reply(weights: NamedWeights, examples: int) -> Message:

@@ -14,7 +14,7 @@ from common.akida_runtime import Program, available_device
 from common.bundle import FLOAT, PROGRAM, QUANTIZED, Bundle
 from common.classes import ClassMap
 from common.data.cases import LesionImage
-from common.data.preparation import prepare_cases
+from common.data.preparation import Cropping, centre_crop, prepare_cases
 from common.data.readers import read_lesion_images
 from common.errors import DataUnfit, UnknownLabel
 from common.metrics import summarize
@@ -110,6 +110,7 @@ def evaluate_bundle(
     *,
     validation: LabelledFolder | None = None,
     with_agreement: bool = False,
+    crop: Cropping = centre_crop,
     cache: Path | None = None,
     advance: Callable[[int], None] = lambda images: None,
 ) -> Evaluation:
@@ -127,6 +128,8 @@ def evaluate_bundle(
     with_agreement : bool
         Compare spikes and predictions of the Akida program with the quantized Keras model's;
         for the backend "akida" only.
+    crop : callable
+        Of each image; that which the model was trained with.
     cache : Path, optional
         Folder for prepared images.
     advance : callable
@@ -144,7 +147,7 @@ def evaluate_bundle(
         lesions: list[str] = []
         for first in range(0, len(part.images), CHUNK):
             chunk = part.images[first : first + CHUNK]
-            cases = prepare_cases(chunk, part.classes, size=size, cache=cache)
+            cases = prepare_cases(chunk, part.classes, size=size, crop=crop, cache=cache)
             logits = logits_of(cases.images)
             scores.append(logits)
             labels.append(cases.labels)

@@ -5,6 +5,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from common.compression import Compression
+from common.data.smote import SHARE
 from common.errors import SettingsError
 from common.qana.config import QanaConfig
 
@@ -40,12 +42,21 @@ class RunPlan(BaseModel):
         the rest are the labels. Above 0 the sites get the float weights too. It keeps what the
         float network can do, which is worth it where that is more than the quantized one
         learns by itself: on pooled lesions, not yet in federation (docs/rounds.md).
+    compression : str
+        How a site's update travels (`common.compression`): "quantization" takes a ninth of the
+        bytes of "none", "top-k" an eighteenth.
+    freeze_batch_norm : float
+        Share, 0 to 1, of the float rounds after which batch norm's statistics are fixed; 1 for
+        never (FixBN, arXiv 2303.06530: sites no longer normalize by their own batches, which are
+        unlike, but all by the same statistics, as the program on the chip does).
     strategy : str
         Flower's, by name.
     proximal : float
         FedProx's mu; used by that strategy only.
     server_learning_rate : float
         eta of FedAdam and FedYogi.
+    smote_share : float
+        With ``balance`` "smote": share of a site's largest class up to which it fills the others.
     quorum : float
         Share of the accepted sites that must deliver a valid update for a round to count.
     deadline : float
@@ -70,6 +81,8 @@ class RunPlan(BaseModel):
     qat_learning_rate: float = Field(default=1e-4, gt=0)
     event_penalty: float = Field(default=0.0, ge=0)
     distillation: float = Field(default=0.0, ge=0, le=1)
+    compression: Compression = "none"
+    freeze_batch_norm: float = Field(default=0.5, ge=0, le=1)
     strategy: Literal[
         "fedavg", "fedprox", "fedadam", "fedyogi", "fedmedian", "fedtrimmedavg", "krum"
     ] = "fedavg"
@@ -77,6 +90,7 @@ class RunPlan(BaseModel):
     server_learning_rate: float = Field(default=0.01, gt=0)
     prior_strength: float = Field(default=1.0, ge=0)
     balance: Literal["prior", "smote", "none"] = "prior"
+    smote_share: float = Field(default=SHARE, gt=0, le=1)
     quorum: float = Field(default=0.5, gt=0, le=1)
     deadline: float = Field(default=3600.0, gt=0)
     expected_sites: int = Field(default=1, ge=1)
@@ -98,6 +112,15 @@ class RunPlan(BaseModel):
     def phase(self, round_number: int) -> Phase:
         """Phase of a round, counted from 1."""
         return "float" if round_number <= self.float_rounds else "qat"
+
+    def fixes_batch_norm(self, round_number: int) -> bool:
+        """Whether batch norm's statistics are fixed in a round, counted from 1.
+
+        Not in the first one: the statistics of an untrained network are made up.
+        """
+        if self.phase(round_number) == "qat":
+            return False  # folded away
+        return round_number > max(1, self.freeze_batch_norm * self.float_rounds)
 
     def learning_rate_in(self, round_number: int) -> float:
         """The sites' rate in a round: half a cosine within each phase."""

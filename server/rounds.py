@@ -174,9 +174,13 @@ class Coordinator:
                 prior_strength=plan.prior_strength if plan.balance == "prior" else 0.0,
                 proximal=plan.proximal if plan.strategy == "fedprox" else 0.0,
                 balance=plan.balance,
+                smote_share=plan.smote_share,
                 seed=derive_seed(plan.seed, "train", state.round, site),
+                fixed_batch_norm=plan.fixes_batch_norm(state.round),
                 event_penalty=plan.event_penalty,
                 distillation=plan.distillation if phase == "qat" else 0.0,
+                compression=plan.compression,
+                counted=state.counted.get(site, 0),
             )
             for site in state.sites
         }
@@ -212,6 +216,7 @@ class Coordinator:
             self._require_quorum(replies, "update")
         updates = {site: (arrays, reply.examples) for site, (reply, arrays) in replies.items()}
         state.aggregated = len(updates)
+        state.counted.update(dict.fromkeys(updates, state.round))
         combined, state.strategy = aggregate(plan, state.round, current, updates, state.strategy)
         if phase == "float":
             state.floating = combined
@@ -282,7 +287,8 @@ class Coordinator:
         """Put the last version's weights, or the initial ones, in the place of this round's."""
         plan, state = self._plan, self._state
         n_classes = len(state.classes)
-        state.strategy = {}  # it remembers the step that led astray
+        # Both remember the step that led astray.
+        state.strategy, state.counted = {}, {}
         if state.round > 1:
             before = load_bundle(self._folder.version(state.round - 1))
             floating, quantized = before.weights(FLOAT), before.weights(QUANTIZED)

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.classes import ClassMap, is_code
+from common.compression import decompress
 from common.errors import SiteRefused
 from common.messages import (
     PROTOCOL,
@@ -30,7 +31,7 @@ from common.metrics import ScoreCounts
 from common.qana.network import BATCH_NORM_MOMENTUM, BOUND
 from common.qana.quantize import CALIBRATION_IMAGES, SMALLEST_RANGE
 from common.qana.weights import NamedWeights, is_statistic
-from common.update_reach import farthest
+from common.update_reach import farthest_sent
 
 LARGEST_STATISTIC = 1e4
 """A batch norm's mean or variance beyond this is a fault or an attack: networks trained on the
@@ -42,7 +43,7 @@ OUTLIER = 20.0
 _FEWEST_TO_COMPARE = 3
 
 MOST_PER_CASE, FEW = 2, 100
-"""SMOTE fills classes up to the median one, so it makes no more cases than there are; some
+"""SMOTE makes no more cases than a site was set up with (`common.data.smote`); some
 learned cases may have been reported in a message that was lost."""
 
 MOST_CLASSES = 64
@@ -99,6 +100,8 @@ def check_update(
 ) -> tuple[TrainReply, NamedWeights]:
     """A training reply with exactly the model's arrays, all finite, none moved too far.
 
+    A compressed change, where one was asked for, is first made the weights that it leads to.
+
     Parameters
     ----------
     current : named arrays
@@ -111,15 +114,17 @@ def check_update(
     reply = parsed(answer, TrainReply)
     if reply.examples > MOST_PER_CASE * n_cases + FEW:
         raise SiteRefused("counts", "trained on far more cases than it reported before")
-    check_arrays(answer.arrays, {name: array.shape for name, array in current.items()})
-    reach = farthest(ask, reply.examples)
-    for name, array in answer.arrays.items():
+    compressed = ask.compression != "none"
+    arrays = decompress(answer.arrays, current) if compressed else answer.arrays
+    check_arrays(arrays, {name: array.shape for name, array in current.items()})
+    reach = farthest_sent(ask, reply.examples)
+    for name, array in arrays.items():
         if not is_statistic(name) and np.abs(array - current[name]).max(initial=0.0) > reach:
             raise SiteRefused(
                 "too-far", f"array {name} moved by more than {reach:.3g}, the most that the "
                 "optimizer's steps can"
             )  # fmt: skip
-    return reply, answer.arrays
+    return reply, arrays
 
 
 def outlying_statistics(

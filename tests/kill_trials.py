@@ -81,6 +81,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         out = Path(name)
         settings = {"float_rounds": 6, "qat_rounds": 4, "run": "trial", "distillation": 1.0}
+        settings["compression"] = "quantization"
         new = NewClass(code="bcc", round=2, site="site-1")  # so that neurons are shared
         data = {"rounds": 10, "arrivals": 0.4, "new_class": new}
         prepared = create_tiny(out / "prepared", data, **settings)

@@ -6,12 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from common.commands.options import saliency_weights_option
 from server.commands.options import database_option, json_option, out_option
 
 if TYPE_CHECKING:
+    from common.saliency.choice import CropChoice, CropName
     from server.model_evaluation import Backend
 
 _BACKENDS = ("float", "quantized", "akida")  # of server.model_evaluation, too slow to import here
+_CROPS = ("centre", "whole", "saliency", "grad-cam", "mask")  # of common.saliency.choice, likewise
 
 
 @click.group()
@@ -83,6 +86,14 @@ def describe(model: str, data: Path | None, out: Path, database: str | None, as_
     "--skip-unknown", is_flag=True, help="Leave out images of classes the model does not have."
 )
 @click.option(
+    "--crop",
+    type=click.Choice(_CROPS),
+    default="centre",
+    show_default=True,
+    help="What of each image the network sees: that with which the model was trained.",
+)
+@saliency_weights_option
+@click.option(
     "--cache",
     type=click.Path(file_okay=False, path_type=Path),
     help="Folder in which prepared images are kept.  [default: they are not kept]",
@@ -97,6 +108,8 @@ def evaluate(
     backend: "Backend",
     agreement: bool,
     skip_unknown: bool,
+    crop: "CropName",
+    saliency_weights: str,
     cache: Path | None,
     out: Path,
     database: str | None,
@@ -105,8 +118,11 @@ def evaluate(
     """Evaluate a model on labelled images: metrics, confusion matrix, calibration, referral."""
     if agreement and backend != "akida":
         raise click.UsageError("--agreement compares the Akida program: use --backend akida")
+    from common.saliency.choice import CropChoice
+
+    choice = CropChoice(crop, saliency_weights)
     told = _evaluated(
-        model, data, validation, backend, agreement, skip_unknown, cache, out, database
+        model, data, validation, backend, agreement, skip_unknown, choice, cache, out, database
     )
     if as_json:
         click.echo(json.dumps(told, indent=2))
@@ -123,6 +139,7 @@ def _evaluated(
     backend: "Backend",
     agreement: bool,
     skip_unknown: bool,
+    choice: "CropChoice",
     cache: Path | None,
     out: Path,
     database: str | None,
@@ -134,8 +151,10 @@ def _evaluated(
 
     bundle = find_model(model, out, database).load()
 
+    from common.saliency.choice import crop_of
     from server.model_evaluation import evaluate_bundle, read_folder
 
+    crop = crop_of(choice, data=data, cache=cache)
     card = bundle.card
     folder = read_folder(data, card.class_map(), skip_unknown)
     fitted_on = None
@@ -151,6 +170,7 @@ def _evaluated(
             backend,
             validation=fitted_on,
             with_agreement=agreement,
+            crop=crop,
             cache=cache,
             advance=lambda images: progress.advance(task, images),
         )

@@ -17,6 +17,12 @@ _OPTIONS = [
     click.option("--learning-rate", default=1e-3, show_default=True, help="Of the float phase."),
     click.option("--qat-learning-rate", default=1e-4, show_default=True, help="Of the QAT phase."),
     click.option(
+        "--freeze-batch-norm",
+        default=0.5,
+        show_default=True,
+        help="Share of the float rounds after which batch norm's statistics are fixed; 1: never.",
+    ),
+    click.option(
         "--event-penalty",
         default=0.0,
         show_default=True,
@@ -29,6 +35,14 @@ _OPTIONS = [
         show_default=True,
         help="Share of the float network's answers in the targets of QAT rounds; the rest are "
         "labels.",
+    ),
+    click.option(
+        "--compression",
+        default="none",
+        show_default=True,
+        type=click.Choice(["none", "quantization", "top-k"]),
+        help="How a site's update travels: as float32 weights, or as their change in 3 bits a "
+        "weight, or the change's largest tenth. What is left out goes with the next round's.",
     ),
     click.option(
         "--strategy",
@@ -52,6 +66,13 @@ _OPTIONS = [
         show_default=True,
         type=click.Choice(["prior", "smote", "none"]),
         help="Against class imbalance: prior correction of the local loss, SMOTE, or nothing.",
+    ),
+    click.option(
+        "--smote-share",
+        default=0.25,
+        show_default=True,
+        help="Share of a site's largest class up to which SMOTE fills the others, if less than "
+        "twice the cases.",
     ),
     click.option(
         "--network",

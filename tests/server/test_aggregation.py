@@ -22,6 +22,7 @@ def _weights(rng: np.random.Generator) -> NamedWeights:
     return {
         "head/kernel": rng.normal(size=(3, 2)).astype(np.float32),
         "head/bias": rng.normal(size=2).astype(np.float32),
+        "bn/moving_mean": rng.normal(size=3).astype(np.float32),
         "bn/moving_variance": rng.uniform(0, 2, size=3).astype(np.float32),
     }
 
@@ -46,8 +47,34 @@ def test_fedavg_is_the_mean_weighted_by_examples(strategy: str, given_updates: U
     for name in CURRENT:
         stacked = np.stack([w[name].astype(np.float64) for w, _ in given_updates.values()])
         expected = np.average(stacked, axis=0, weights=counts)
-        np.testing.assert_allclose(combined[name], expected, rtol=1e-5, atol=1e-6)
+        if name != "bn/moving_variance":
+            np.testing.assert_allclose(combined[name], expected, rtol=1e-5, atol=1e-6)
     assert memory == {}
+
+
+@given(st.lists(st.integers(2, 40), min_size=1, max_size=6), st.integers(0, 2**32 - 1))
+def test_statistics_are_those_of_all_cases_together(counts: list[int], seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    sites = [rng.normal(rng.normal(0, 3), rng.uniform(0.1, 2), size=(n, 3)) for n in counts]
+    found: Updates = {}
+    for number, (cases, n) in enumerate(zip(sites, counts, strict=True)):
+        statistics = {"bn/moving_mean": cases.mean(axis=0), "bn/moving_variance": cases.var(axis=0)}
+        found[f"site-{number}"] = ({**CURRENT, **statistics}, n)
+    combined, _ = aggregate(tiny_plan(), 1, CURRENT, found, {})
+    together = np.concatenate(sites)
+    np.testing.assert_allclose(combined["bn/moving_mean"], together.mean(axis=0), 1e-4, 1e-5)
+    np.testing.assert_allclose(combined["bn/moving_variance"], together.var(axis=0), 1e-4, 1e-5)
+
+
+@given(updates())
+@settings(max_examples=20)
+@pytest.mark.parametrize("strategy", ["fedavg", "fedadam", *ROBUST])
+def test_fixed_statistics_stay_whatever_sites_send(strategy: str, given_updates: Updates) -> None:
+    plan = tiny_plan(strategy=strategy, float_rounds=4, freeze_batch_norm=0.5)
+    assert [plan.fixes_batch_norm(n) for n in range(1, 5)] == [False, False, True, True]
+    combined, _ = aggregate(plan, 3, CURRENT, given_updates, {})
+    for name in ("bn/moving_mean", "bn/moving_variance"):
+        assert combined[name].tobytes() == CURRENT[name].tobytes()
 
 
 @given(updates(smallest=2), st.randoms(use_true_random=False))

@@ -29,6 +29,7 @@ def example(round_number: int = 3, size: int = 4) -> RunState:
         seconds={"train": 0.25},
         started_at="2024-05-01T12:00:00+00:00",
         aggregated=2,
+        counted={"site-1": 3, "site-2": 1},
     )
 
 
@@ -55,7 +56,7 @@ def test_what_was_saved_comes_back(tmp_path: Path) -> None:
         assert all(np.array_equal(saved[n], found[n]) for n in saved)
         assert all(found[n].dtype == np.float32 for n in found)
     for name in ("round", "step", "classes", "ranges", "sites", "metrics", "seconds",
-                 "started_at", "aggregated"):  # fmt: skip
+                 "started_at", "aggregated", "counted"):  # fmt: skip
         assert getattr(loaded, name) == getattr(state, name)
 
 

@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from common.data.balance import class_log_priors
 from common.data.cases import Cases
+from common.keras_setup import tf
 from common.qana.convert import convert
 from common.qana.fold import fold
 from common.qana.networks import Phase, initial_weights, network
@@ -61,6 +63,41 @@ def test_a_class_that_a_site_lacks_is_not_pushed_down(prior_strength: float) -> 
     moved = np.abs(found["head/bias"] - start()["head/bias"])
     assert moved[ABSENT] < 1e-6
     assert np.delete(moved, ABSENT).min() > 1e-3
+
+
+def test_fixed_batch_norm_stays_and_the_rest_is_trained() -> None:
+    found = trained(replace(SETTINGS, fixed_batch_norm=True))
+    for name in found:
+        if is_statistic(name):
+            assert found[name].tobytes() == start()[name].tobytes()
+    assert distance(found) > 0
+    before = trained(SETTINGS)
+    assert any(before[n].tobytes() != start()[n].tobytes() for n in before if is_statistic(n))
+
+
+def test_fixed_batch_norm_trains_what_inference_computes() -> None:
+    """With moving means far off, only the loss that uses them is far off with them."""
+    weights = {
+        name: array + 3
+        if name.endswith("/moving_mean")
+        else array * (20 if name == "head/kernel" else 1)
+        for name, array in trained(SETTINGS).items()
+    }
+    net = network("float", TINY, N_CLASSES)
+    net.set_weights(weights)
+    labels = cases().labels
+    logits = net.logits(cases().images) + class_log_priors(labels, N_CLASSES)
+    expected = float(tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)))
+    step = replace(SETTINGS, epochs=1, batch=64, learning_rate=1e-9)
+    losses = {
+        fixed: train_locally(
+            weights, cases(), TINY, N_CLASSES, replace(step, fixed_batch_norm=fixed)
+        ).loss
+        for fixed in (True, False)
+    }
+    # The step sees augmented images.
+    assert abs(losses[True] - expected) < 0.1 * expected
+    assert abs(losses[False] - expected) > 0.2 * expected
 
 
 def test_a_strong_proximal_term_keeps_the_weights_near_the_global_ones() -> None:
