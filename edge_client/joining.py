@@ -11,6 +11,7 @@ from common.enrolment import StateReply, read_enrolment
 from common.errors import SettingsError
 from common.files import write_atomically, writing_to
 from common.keys import new_site_key, write_secret
+from common.saliency.choice import CropChoice, Tell
 from edge_client.client_folder import CONFIG, ClientFolder
 from edge_client.coordinator import Coordinator
 from edge_client.policy import POLICY, POLICY_TEMPLATE
@@ -21,7 +22,14 @@ _SECRET_BYTES = 32
 
 
 def join(
-    home: Path, enrolment: Path, data: Path, classes: ClassMap, size: int, port: int
+    home: Path,
+    enrolment: Path,
+    data: Path,
+    classes: ClassMap,
+    size: int,
+    port: int,
+    crop: CropChoice | None = None,
+    tell: Tell = lambda done, total: None,
 ) -> tuple[StateReply, SiteData]:
     """Set up an edge client's home and register it; it can be called again after a failure.
 
@@ -38,7 +46,7 @@ def join(
     with writing_to(home):
         home.mkdir(parents=True, exist_ok=True)
         os.chmod(home, 0o700)  # noqa: PTH101 (the folder holds patients' images)
-    site = prepare_site(home, invitation.site, data, classes, size)
+    site = prepare_site(home, invitation.site, data, classes, size, crop, tell)
     if not folder.key.exists():
         write_secret(folder.key, new_site_key())
     if not folder.runner_secret.exists():

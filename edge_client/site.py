@@ -1,14 +1,15 @@
 """A site's folder: its cases, what arrives, and the state that the edge client keeps.
 
-site.json       name, class map, whether it shares neurons
+site.json       name, class map, whether it shares neurons, how its images were cropped
 cases.npz       training, validation and test cases
 arrivals.npz    newly labelled cases and the round after which each arrives (simulation)
+smote.npz       cases that `edge_client.oversampling` made of the training cases
 state/          journal, exemplars and versions of the edge client, whatever the run
 """
 
 import json
 from collections.abc import Container
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from common.classes import ClassMap
 from common.data.cases import Cases
 from common.errors import DataNotFound, DataUnreadable
 from common.files import write_atomically
+from common.saliency.choice import CENTRE, CropChoice
 from edge_client.case_journal import LabelledCase
 
 PARTS = ("train", "validation", "test")
@@ -30,7 +32,8 @@ class SiteData:
 
     ``arrival_rounds`` is int64 (n,): a case of round r is learned while version r is deployed,
     or the next one that reaches the site, and trained on from the round after that.
-    ``shares_neurons`` is whether what the chip learned of new classes may leave the site.
+    ``shares_neurons`` is whether what the chip learned of new classes may leave the site. ``crop``
+    is how the images were cropped: later pictures must be in the same way.
     """
 
     name: str
@@ -41,6 +44,7 @@ class SiteData:
     arrivals: Cases
     arrival_rounds: NDArray[np.int64]
     shares_neurons: bool = True
+    crop: CropChoice = CENTRE
 
     @property
     def held_back(self) -> frozenset[str]:
@@ -86,6 +90,7 @@ class SiteFolder:
                     "name": data.name,
                     "classes": data.classes.codes,
                     "shares_neurons": data.shares_neurons,
+                    "crop": asdict(data.crop),
                 }
             ).encode(),
         )
@@ -95,6 +100,7 @@ class SiteFolder:
             self.path / "arrivals.npz",
             to_npz({**_flatten({"arrivals": data.arrivals}), "rounds": data.arrival_rounds}),
         )
+        (self.path / "smote.npz").unlink(missing_ok=True)  # made of cases that may be gone now
 
     def read(self) -> SiteData:
         """The site's data; DataNotFound or DataUnreadable where the folder has none."""
@@ -109,6 +115,7 @@ class SiteFolder:
                 arrivals=_unflatten(arrived, "arrivals"),
                 arrival_rounds=arrived["rounds"],
                 shares_neurons=bool(about["shares_neurons"]),
+                crop=CropChoice(**about.get("crop", {})),
                 **parts,
             )
         except FileNotFoundError as error:
@@ -116,7 +123,7 @@ class SiteFolder:
                 f"{self.path} is not a site's folder ({error.filename} is missing); prepare the "
                 "site again"
             ) from error
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise DataUnreadable(
                 f"a file in {self.path} cannot be read ({error}); prepare the site again"
             ) from error

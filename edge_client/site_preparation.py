@@ -4,21 +4,21 @@ A lesion's part is a matter of chance but decided once: it does not change when 
 later, or nothing that was held back could be trusted any more.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from common.classes import ClassMap
 from common.data.cases import Cases, LesionImage
-from common.data.preparation import prepare_cases
+from common.data.preparation import Cropping, centre_crop, prepare_cases
 from common.data.readers import read_lesion_images
-from common.data.splits import split_by_lesion
+from common.data.splits import FRACTIONS, split_by_lesion
 from common.errors import DataUnfit
+from common.saliency.choice import CENTRE, CropChoice, Tell, crop_of
 from common.seeds import derive_seed
 from edge_client.case_journal import CaseJournal
 from edge_client.site import PARTS, SiteData, SiteFolder
-
-FRACTIONS = {"train": 0.8, "validation": 0.1, "test": 0.1}
 
 
 def prepared_parts(
@@ -28,23 +28,36 @@ def prepared_parts(
     seed: int,
     size: int,
     cache: Path | None = None,
+    crop: Cropping = centre_crop,
 ) -> dict[str, Cases]:
     """A site's lesions split into training, validation and test cases."""
     split = split_by_lesion(images, FRACTIONS, derive_seed(seed, "split", name))
     return {
-        part: prepare_cases(members, classes, size=size, cache=cache)
+        part: prepare_cases(members, classes, size=size, crop=crop, cache=cache)
         for part, members in split.items()
     }
 
 
-def prepare_site(home: Path, name: str, data: Path, classes: ClassMap, size: int) -> SiteData:
+def prepare_site(
+    home: Path,
+    name: str,
+    data: Path,
+    classes: ClassMap,
+    size: int,
+    choice: CropChoice | None = None,
+    tell: Tell = lambda done, total: None,
+) -> SiteData:
     """Read a hospital's images and write them into its home as cases.
 
     Where cases are there already, their lesions keep their parts; lesions that were taught to the
-    chip are trained on; only other new lesions are split.
+    chip are trained on; only other new lesions are split. Without a ``choice`` images are cropped
+    as before; ``tell`` is told how many lesions a saliency crop has found. Its boxes are kept in
+    ``home/boxes``.
 
     Raises
     ------
+    SettingsError
+        As `crop_of`.
     DataNotFound, DataUnreadable, UnknownLabel
         As `fedqana data check` says in detail.
     DataUnfit
@@ -56,7 +69,9 @@ def prepare_site(home: Path, name: str, data: Path, classes: ClassMap, size: int
     before = folder.read() if (home / "site.json").exists() else None
     journal = CaseJournal(folder.state / "cases.journal", read_only=True)
     taught = {case.lesion_id for case in journal.cases()}
-    parts = _keeping_parts(name, images, classes, size, before, taught)
+    choice = choice or (before.crop if before else CENTRE)
+    crop = crop_of(choice, data=data, cache=home / "boxes", tell=tell)
+    parts = _keeping_parts(name, images, classes, size, before, taught, crop)
     for part in PARTS:
         if not len(parts[part]):
             raise DataUnfit(
@@ -72,6 +87,7 @@ def prepare_site(home: Path, name: str, data: Path, classes: ClassMap, size: int
         test=parts["test"],
         arrivals=none,
         arrival_rounds=np.zeros(0, np.int64),
+        crop=replace(choice, made=crop.name),
     )
     folder.write(site)
     return site
@@ -84,9 +100,10 @@ def _keeping_parts(
     size: int,
     before: SiteData | None,
     taught: set[str],
+    crop: Cropping,
 ) -> dict[str, Cases]:
     if before is None:
-        return prepared_parts(name, images, classes, 0, size)
+        return prepared_parts(name, images, classes, 0, size, crop=crop)
     part_of = {lesion: part for part in PARTS for lesion in getattr(before, part).lesion_ids}
     missing = part_of.keys() - {image.lesion_id for image in images}
     if missing:
@@ -103,6 +120,7 @@ def _keeping_parts(
             [i for i in images if part_of.get(i.lesion_id) == part] + list(split.get(part, ())),
             classes,
             size=size,
+            crop=crop,
         )
         for part in PARTS
     }

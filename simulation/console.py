@@ -33,8 +33,8 @@ def console_progress(quiet: bool) -> Iterator[None]:
     with console.status("preparing the sites' data") as status:
 
         def show(progress: Progress) -> None:
-            where = f"round {progress.round:>2}/{progress.rounds} {progress.phase:<5}"
-            text = f"{where} {progress.step:<9}"
+            where = f"round {progress.round:>2}/{progress.rounds} {progress.phase:<5} "
+            text = f"{where if progress.rounds else ''}{progress.step:<9}"
             if progress.done:
                 seconds = f"{time.monotonic() - started:6.0f} s"
                 console.print(f"{seconds}  {text} {progress.message}", soft_wrap=True)

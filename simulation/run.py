@@ -9,12 +9,14 @@ from common.classes import ClassMap
 from common.errors import RunMismatch, RunNotFound, StateDamaged, StorageFull
 from common.files import write_atomically, writing_to
 from server.plan import RunPlan
+from server.progress import Progress, tell
 from server.run_folder import RunFolder, StoredPlan
 from simulation.sites import DataSettings, write_sites
 
 Engine = Literal["in-process", "ray"]
 
 _SETTINGS = "data.json"
+_TOLD_EACH = 20
 
 
 def known_classes(settings: DataSettings) -> tuple[str, ...]:
@@ -65,7 +67,13 @@ def execute(folder: Path, engine: Engine, cache: Path, database: str) -> None:
         raise StateDamaged(
             f"{folder / _SETTINGS} is not readable; restore it or start a new run"
         ) from error
-    sites = write_sites(settings, folder / "sites", cache)
+
+    def found(done: int, total: int) -> None:
+        if done % _TOLD_EACH == 0:
+            message = f"lesions found in {done} of {total} images"
+            tell(Progress(folder.name, 0, 0, "", "data", message, done=False))
+
+    sites = write_sites(settings, folder / "sites", cache, found)
     from edge_client.flower import app as client_app
 
     if engine == "ray":

@@ -1,6 +1,7 @@
 """From a data set to site folders: whole lesions to sites, to parts, and to arrivals."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,11 +10,13 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from common.classes import HAM10000_CLASSES, ClassMap
 from common.data.cases import Cases, LesionImage
+from common.data.preparation import Cropping
 from common.data.readers import read_lesion_images
 from common.data.sites import assign_sites
 from common.data.synthetic import synthetic_lesion_images
 from common.errors import DataUnfit, SettingsError
 from common.files import write_atomically
+from common.saliency.choice import CropChoice, CropName, Tell, crop_of
 from common.seeds import derive_seed
 from edge_client.site import SiteData, SiteFolder
 from edge_client.site_preparation import prepared_parts
@@ -40,7 +43,7 @@ class DataSettings(BaseModel):
     that arrive between rounds instead of being there from the start; ``baseline`` "" for
     federated training, "pooled" for one site with all data, or a site's name for that site
     alone, judged on all sites' test lesions. ``keep_neurons`` names the sites that do not share
-    what their chips learned of new classes.
+    what their chips learned of new classes. ``crop`` and ``saliency_weights`` as `CropChoice`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -55,13 +58,29 @@ class DataSettings(BaseModel):
     new_class: NewClass | None = None
     baseline: str = ""
     keep_neurons: tuple[str, ...] = ()
+    crop: CropName = "centre"
+    saliency_weights: str = ""
+
+    @property
+    def crop_choice(self) -> CropChoice:
+        """How images are cropped."""
+        return CropChoice(self.crop, self.saliency_weights)
 
     @property
     def name(self) -> str:
         """What the data is called in the history."""
         source = self.data if is_made_up(self.data) else Path(self.data).name
         text = f"{source}, sites {self.sites}"
+        if self.crop != "centre":
+            text += f", crop {self.crop}"
         return f"{text}, baseline {self.baseline}" if self.baseline else text
+
+    def cropping(
+        self, cache: Path | None = None, tell: Tell = lambda done, total: None
+    ) -> Cropping:
+        """The crop itself; raises as `crop_of`."""
+        data = None if is_made_up(self.data) else Path(self.data)
+        return crop_of(self.crop_choice, data=data, cache=cache, tell=tell)
 
 
 def is_made_up(data: str) -> bool:
@@ -89,6 +108,7 @@ def site_names(settings: DataSettings) -> list[str]:
             f"{settings.data} has images of fewer than two classes, so there is nothing to learn; "
             "see 'fedqana data check'"
         )
+    settings.cropping()
     names = sorted(assign_sites(images, settings.sites, settings.seed))
     wanted = settings.baseline
     if wanted not in ("", POOLED, *names):
@@ -113,8 +133,15 @@ def site_names(settings: DataSettings) -> list[str]:
     return [wanted] if wanted else names
 
 
-def write_sites(settings: DataSettings, folder: Path, cache: Path | None) -> list[Path]:
+def write_sites(
+    settings: DataSettings,
+    folder: Path,
+    cache: Path | None,
+    tell: Tell = lambda done, total: None,
+) -> list[Path]:
     """Make the sites' folders below ``folder``, or find them as made before.
+
+    ``tell`` is told how many lesions of a part of a site a saliency crop has found.
 
     Returns
     -------
@@ -124,9 +151,12 @@ def write_sites(settings: DataSettings, folder: Path, cache: Path | None) -> lis
     done = folder / _DONE
     if not done.exists():
         images = read_images(settings.data, settings.seed, ClassMap(settings.classes))
+        crop = settings.cropping(cache, tell)
+        if settings.crop == "mask":
+            cache = None  # it does not know the masks, which may change
         by_site = assign_sites(images, settings.sites, settings.seed)
         data = {
-            name: _site_data(name, members, settings, cache)
+            name: _site_data(name, members, settings, cache, crop)
             for name, members in sorted(by_site.items())
         }
         sites = _for_baseline(data, settings.baseline)
@@ -143,19 +173,24 @@ def write_sites(settings: DataSettings, folder: Path, cache: Path | None) -> lis
 
 
 def _site_data(
-    name: str, images: list[LesionImage], settings: DataSettings, cache: Path | None
+    name: str,
+    images: list[LesionImage],
+    settings: DataSettings,
+    cache: Path | None,
+    crop: Cropping,
 ) -> SiteData:
     """One site's lesions split into parts; new cases and the new class moved to arrivals."""
     classes = ClassMap(settings.classes)
-    parts = prepared_parts(name, images, classes, settings.seed, settings.size, cache)
+    parts = prepared_parts(name, images, classes, settings.seed, settings.size, cache, crop)
     train, arrivals, rounds = _arrivals(name, parts["train"], classes, settings)
     if not len(train):
         raise DataUnfit(
             f"site {name} has no training cases; use fewer sites (--sites) or more data (--data)"
         )
     shares = name not in settings.keep_neurons
+    made = replace(settings.crop_choice, made=crop.name)
     return SiteData(
-        name, classes, train, parts["validation"], parts["test"], arrivals, rounds, shares
+        name, classes, train, parts["validation"], parts["test"], arrivals, rounds, shares, made
     )
 
 
@@ -224,10 +259,9 @@ def _for_baseline(data: dict[str, SiteData], baseline: str) -> dict[str, SiteDat
             test,
             Cases.concatenate([s.arrivals for s in sites]).subset(order),
             np.concatenate([s.arrival_rounds for s in sites])[order],
+            crop=sites[0].crop,
         )
         return {POOLED: pooled}
     own = data[baseline]
-    alone = SiteData(
-        own.name, own.classes, own.train, own.validation, test, own.arrivals, own.arrival_rounds
-    )
+    alone = replace(own, test=test, shares_neurons=True)
     return {baseline: alone}

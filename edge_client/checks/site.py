@@ -68,7 +68,7 @@ class SiteChecks:
         size = site.train.images.shape[1]
         return ok(
             f"{numbers['train']:,} to train on, {numbers['validation']:,} to validate, "
-            f"{numbers['test']:,} to test, of {size} x {size} pixels"
+            f"{numbers['test']:,} to test, of {size} x {size} pixels, crop {site.crop.name!r}"
         )
 
     def classes(self) -> Outcome:

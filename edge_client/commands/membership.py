@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from common.commands.options import classes_option
+from common.commands.options import classes_option, saliency_weights_option
+from common.commands.progress import finding_lesions
 from edge_client.commands.options import home_option, json_option
 
 if TYPE_CHECKING:
     from common.classes import ClassMap
+    from common.saliency.choice import CropName
 
 
 @click.command()
@@ -23,6 +25,15 @@ if TYPE_CHECKING:
 )
 @classes_option
 @click.option("--image-size", default=64, show_default=True, help="Pixels the network looks at.")
+@click.option(
+    "--crop",
+    default="centre",
+    show_default=True,
+    type=click.Choice(["centre", "whole", "saliency", "grad-cam"]),
+    help="What of each image the network sees: the centred square, the whole frame, or where a "
+    "frozen ImageNet network finds the lesion. As at the other sites; it stays so.",
+)
+@saliency_weights_option
 @click.option(
     "--port",
     type=click.IntRange(1, 65535),
@@ -37,6 +48,8 @@ def join(
     data: Path,
     classes: "ClassMap",
     image_size: int,
+    crop: "CropName",
+    saliency_weights: str,
     port: int,
     home: Path,
     as_json: bool,
@@ -46,9 +59,14 @@ def join(
     Prepares the images, makes the site's key on the spot (it never leaves this machine) and
     registers its public part. The coordinator then approves the site.
     """
+    from common.saliency.choice import CropChoice
     from edge_client.joining import join as join_coordinator
 
-    reply, site = join_coordinator(home.resolve(), enrolment_file, data, classes, image_size, port)
+    choice = CropChoice(crop, saliency_weights)
+    with finding_lesions() as tell:
+        reply, site = join_coordinator(
+            home.resolve(), enrolment_file, data, classes, image_size, port, choice, tell
+        )
     if as_json:
         values = {
             "site": site.name,
@@ -127,8 +145,8 @@ def prepare(data: Path, added: tuple[str, ...], home: Path, as_json: bool) -> No
         raise DataUnfit(f"the site has the class {min(twice)!r} already; leave it out")
     classes = ClassMap((*known, *added)) if added else before.classes
     busy = "the edge client is running; stop it first"
-    with file_lock(home / "client.lock", 0.0, busy):
-        site = prepare_site(home, name, data, classes, size)
+    with file_lock(home / "client.lock", 0.0, busy), finding_lesions() as tell:
+        site = prepare_site(home, name, data, classes, size, tell=tell)
     counts = {part: len(getattr(site, part)) for part in ("train", "validation", "test")}
     if as_json:
         click.echo(json.dumps({"site": name, "cases": counts}, indent=2))

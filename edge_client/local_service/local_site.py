@@ -76,7 +76,7 @@ class LocalSite:
         Raises DataUnreadable, and what `CurrentState.snapshot` raises.
         """
         snapshot = self.state.snapshot()
-        image = prepared(content, snapshot.image_size)
+        image = prepared(content, snapshot.image_size, self._facts.crop)
         with self._predicting:
             scores = snapshot.scores(image)
         return snapshot.answer(scores), snapshot
@@ -123,7 +123,7 @@ class LocalSite:
         lesion_id = _usable(lesion_id or case_id, "lesion id")
         size = self.state.snapshot().image_size
         self._require_code(code)
-        image = prepared(content, size)
+        image = prepared(content, size, self._facts.crop)
         if self._facts.are_held_back(lesion_id, image):
             raise DataUnfit(
                 "this lesion is held back to judge programs by, so nothing is learned from it; "
@@ -134,7 +134,7 @@ class LocalSite:
             if is_new:
                 now = image_size_of(client)
                 if now != size:  # another program came while this waited
-                    image = prepared(content, now)
+                    image = prepared(content, now, self._facts.crop)
                 round_number = self._newest_round()
                 with self._device():
                     client.learn(LabelledCase(case_id, lesion_id, code, round_number, image))

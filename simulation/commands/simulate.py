@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from common.commands.options import classes_option
+from common.commands.options import classes_option, saliency_weights_option
 from server.commands.options import database_option, database_url, json_option, out_option
 from server.commands.plan_options import plan_options, plan_settings
 
@@ -58,6 +58,15 @@ _CACHE = "cache"
     help="A site that keeps to itself what its chip learned of new classes; once for each.",
 )
 @click.option(
+    "--crop",
+    default="centre",
+    show_default=True,
+    type=click.Choice(["centre", "whole", "saliency", "grad-cam", "mask"]),
+    help="What of each image the network sees: the centred square, the whole frame, where a "
+    "frozen ImageNet network finds the lesion, or (research only) around its mask.",
+)
+@saliency_weights_option
+@click.option(
     "--engine",
     default="in-process",
     show_default=True,
@@ -78,6 +87,8 @@ def simulate(
     new_class: str | None,
     baseline: str,
     keep_neurons: tuple[str, ...],
+    crop: str,
+    saliency_weights: str,
     engine: str,
     name: str | None,
     resume: str | None,
@@ -115,6 +126,8 @@ def simulate(
                 "arrivals": arrivals,
                 "baseline": baseline,
                 "keep_neurons": keep_neurons,
+                "crop": crop,
+                "saliency_weights": saliency_weights,
             },
             {**settings, "seed": seed},
             network,

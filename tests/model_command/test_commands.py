@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+from PIL import Image
 
 from common.bundle import PROGRAM, Bundle
 from common.calibration import probabilities
 from common.classes import ClassMap
-from common.data.preparation import prepare_cases
+from common.data.preparation import centre_crop, prepare_cases, whole_frame
 from common.data.readers import read_lesion_images
 from common.data.synthetic import synthetic_lesion_images, write_class_folders
 from common.errors import BundleDamaged, DataNotFound, DataUnfit, UnknownLabel
@@ -109,6 +110,29 @@ def test_evaluate_gives_the_numbers_of_the_network_itself(
     assert value["confusion"] == counts.confusion.tolist()
     assert value["metrics"] == summarize(counts, CODES).to_json()
     assert value["agreement"] is None and value["skipped"] == {}
+
+
+def test_images_are_cropped_as_they_were_for_training(
+    out: Path, data: Path, tmp_path: Path
+) -> None:
+    wide = tmp_path / "wide"
+    shutil.copytree(data, wide)
+    for path in wide.rglob("*.png"):
+        with Image.open(path) as image:
+            image.resize((image.width * 2, image.height)).save(path)
+    classes = ClassMap(CODES)
+    images = read_lesion_images(wide, classes)
+    net = network("float", TINY, len(CODES))
+    net.set_weights(tiny_weights()[0])
+    found = {}
+    for name, crop in (("centre", centre_crop), ("whole", whole_frame)):
+        cases = prepare_cases(images, classes, size=TINY.input_size, crop=crop)
+        counts = ScoreCounts.from_logits(net.logits(cases.images), cases.labels)
+        options = ("--backend", "float", "--crop", name)
+        value = told("evaluate", f"{RUN}:2", "--out", out, "--data", wide, *options)
+        assert value["metrics"] == summarize(counts, CODES).to_json()
+        found[name] = value["metrics"]
+    assert found["centre"] != found["whole"]
 
 
 def test_probabilities_are_judged_by_what_other_lesions_taught(out: Path, data: Path) -> None:
