@@ -528,7 +528,9 @@ def test_the_same_update_gets_the_same_noise_and_any_other_another(tmp_path: Pat
     nearly = {n: array.copy() for n, array in TRAINED.items()}
     nearly["head/bias"][0] += 1e-6
     other = privately(tmp_path, nearly, **noise)
-    assert all(not np.any(first[n] == other[n]) for n in first)
+    equal = [np.count_nonzero(first[n] == other[n]) for n in first]
+    values = sum(first[n].size for n in first)
+    assert sum(equal) <= 0.01 * values  # a few round to the same float32 by chance
     key = tmp_path / NOISE_KEY
     assert key.stat().st_mode & 0o077 == 0 and len(key.read_bytes()) == 32
     key.unlink()
