@@ -11,6 +11,8 @@ Layer names are the interface to the fold: block ``s1b0`` owns ``s1b0_primary`` 
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from common.keras_setup import keras, tf
 from common.qana.config import QanaConfig
 
@@ -60,13 +62,33 @@ def _bounded(x: tf.Tensor, name: str, bound: float = BOUND) -> tf.Tensor:
     return layers.ReLU(max_value=bound, name=name)(x)
 
 
-def centre_taps(x: tf.Tensor, stride: int) -> tf.Tensor:
-    """The pixels under the centre tap of a 3x3 "same" convolution.
+_LAST_TAP = np.array([[0, 0], [0, 1]], np.float32)[:, :, None, None]
+"""Multiplied, not padded: TensorFlow 2.19 aborts on a padded kernel before batch norm (its layout
+pass takes the padding for the image's)."""
+
+
+def _at_centre_taps(x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+    """A 1x1 convolution of the pixels under the centre taps of a 3x3 "same" one of stride 2.
 
     TensorFlow pads an even-sized input of a strided convolution at the bottom and right only,
-    so with stride 2 the centre taps are the odd rows and columns.
+    so these are the odd rows and columns: the last tap of a 2x2 kernel of stride 2. Cutting them
+    out first gives the same numbers, at two to three times the time forwards and backwards.
     """
-    return x if stride == 1 else x[:, 1::2, 1::2, :]
+    return tf.nn.conv2d(x, _LAST_TAP * kernel, 2, "VALID")
+
+
+class _SkipConvolution(keras.layers.Conv2D):
+    """1x1 convolution under the centre taps of a block of stride 2."""
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        return _at_centre_taps(inputs, self.kernel)
+
+
+class _PrimaryConvolution(keras.layers.Conv2D):
+    """1x1 convolution of all pixels, and the same under the centre taps only."""
+
+    def call(self, inputs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        return super().call(inputs), _at_centre_taps(inputs, self.kernel)
 
 
 def stem(x: tf.Tensor, filters: int) -> tf.Tensor:
@@ -83,13 +105,13 @@ def ghost(x: tf.Tensor, plan: BlockPlan) -> tf.Tensor:
     No batch norm before the depthwise kernel either, since a shift would leak through the
     zero padding and not fold.
     """
-    primary = layers.Conv2D(plan.width // 2, 1, use_bias=False, name=f"{plan.name}_primary")(x)
+    kind = layers.Conv2D if plan.stride == 1 else _PrimaryConvolution
+    primary = kind(plan.width // 2, 1, use_bias=False, name=f"{plan.name}_primary")(x)
+    primary, centre = (primary, primary) if plan.stride == 1 else primary
     cheap = layers.DepthwiseConv2D(
         3, plan.stride, padding="same", use_bias=False, name=f"{plan.name}_cheap"
     )(primary)
-    joined = layers.Concatenate(name=f"{plan.name}_ghost")(
-        [centre_taps(primary, plan.stride), cheap]
-    )
+    joined = layers.Concatenate(name=f"{plan.name}_ghost")([centre, cheap])
     return _batch_norm(joined, f"{plan.name}_ghost_bn")
 
 
@@ -97,9 +119,8 @@ def residual(x: tf.Tensor, plan: BlockPlan) -> tf.Tensor:
     """The identity, or a 1x1 projection where resolution or width change (arXiv 1512.03385)."""
     if not plan.projected:
         return x
-    x = layers.Conv2D(plan.width, 1, use_bias=False, name=f"{plan.name}_skip")(
-        centre_taps(x, plan.stride)
-    )
+    kind = layers.Conv2D if plan.stride == 1 else _SkipConvolution
+    x = kind(plan.width, 1, use_bias=False, name=f"{plan.name}_skip")(x)
     return _batch_norm(x, f"{plan.name}_skip_bn")
 
 
