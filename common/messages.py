@@ -18,7 +18,7 @@ from common.errors import SiteRefused
 from common.neurons import NeuronSet
 from common.qana.config import QanaConfig
 
-PROTOCOL = 6
+PROTOCOL = 7
 """Raised whenever a message changes its meaning; both sides must have the same."""
 
 Kind = Literal["handshake", "train", "evaluate", "deploy", "share", "final"]
@@ -93,6 +93,8 @@ class TrainAsk(_Message):
     last round whose update of this site the global weights have in them, 0 for none: what
     compression left out of that update is still to be sent. With ``fixed_batch_norm`` the float
     network normalizes by the statistics it came with, and leaves them as they are.
+    ``class_prior`` are the shares of the classes that the loss is corrected by; where it is empty,
+    those of the site's own cases.
     """
 
     run: str
@@ -108,6 +110,7 @@ class TrainAsk(_Message):
     balance: Literal["prior", "smote", "none"]
     smote_share: float = Field(default=SHARE, gt=0, le=1)
     seed: int = Field(ge=0)
+    class_prior: tuple[Annotated[float, Field(gt=0, le=1)], ...] = ()
     fixed_batch_norm: bool = False
     event_penalty: float = Field(default=0.0, ge=0)
     distillation: float = Field(default=0.0, ge=0, le=1)

@@ -10,11 +10,12 @@ import numpy as np
 from common.data.augmentation import augment
 from common.data.balance import class_log_priors
 from common.data.cases import Cases
-from common.keras_setup import keras, tf
+from common.keras_setup import tf
 from common.qana.config import QanaConfig
 from common.qana.networks import Network, Phase, network
 from common.qana.weights import NamedWeights
 from edge_client import losses
+from edge_client.adam import FlatAdam
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,10 @@ class TrainSettings:
     prior_strength : float
         tau of the logit adjustment (arXiv 2007.07314); 0 switches it off, but a class that the
         site lacks drops out of its loss all the same.
+    class_prior : tuple of float
+        Shares of the classes that the logits are adjusted by; by default those of the site's own
+        cases. With the shares of all sites together a site learns the same scores as they would
+        on pooled cases: a class that it lacks is pushed down by as much as it is rare overall.
     proximal : float
         mu of FedProx (arXiv 1812.06127); 0 is plain local training.
     seed : int
@@ -60,6 +65,7 @@ class TrainSettings:
     prior_strength: float
     proximal: float
     seed: int
+    class_prior: tuple[float, ...] = ()
     fixed_batch_norm: bool = False
     event_penalty: float = 0.0
     distillation: float = 0.0
@@ -94,10 +100,8 @@ class _Trainer:
     ) -> None:
         self.net = net
         self.teacher = teacher
-        self._optimizer = keras.optimizers.Adam(1e-3)
         variables = net.model.trainable_variables
-        self._optimizer.build(variables)
-        self._anchors = [tf.Variable(v, trainable=False) for v in variables]
+        self._optimizer = FlatAdam(variables)
         size = net.model.input_shape[1:]
 
         @tf.function(
@@ -115,29 +119,23 @@ class _Trainer:
             strengths: tf.Tensor,
         ) -> tf.Tensor:
             proximal, distillation, event_penalty, spike_band, decorrelation = tf.unstack(strengths)
-            answers = None if teacher is None else teacher.model(images, training=False)
+            answers = None if teacher is None else teacher.forward(images, training=False)
             with tf.GradientTape() as tape:
                 if penalized:
-                    logits, spikes, *activations = net.with_activations(images, training=True)
-                    spikes = tf.reshape(spikes.to_float(), [-1, spikes.shape[-1]])
+                    logits, spikes, activations = net.with_activations(images)
                     penalty = (
-                        event_penalty * losses.mean_level([a.to_float() for a in activations])
+                        event_penalty * losses.mean_level(activations)
                         + spike_band * losses.out_of_band(spikes)
                         + decorrelation * losses.covariance(spikes)
                     )
                 else:
-                    logits, penalty = net.model(images, training=not fixed_batch_norm), 0.0
+                    logits, penalty = net.forward(images, training=not fixed_batch_norm), 0.0
                 each = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits + priors)
                 loss = tf.reduce_mean(each)
                 if answers is not None:
                     each = losses.distilled(each, logits, answers, labels, priors, distillation)
                 total = tf.reduce_mean(each) + penalty
-            gradients = tape.gradient(total, variables)
-            pulled = [
-                g + proximal * (v - a)
-                for g, v, a in zip(gradients, variables, self._anchors, strict=True)
-            ]
-            self._optimizer.apply_gradients(zip(pulled, variables, strict=True))
+            self._optimizer.apply(tape.gradient(total, variables), proximal)
             return loss
 
         self.step = step
@@ -145,11 +143,7 @@ class _Trainer:
     def start(self, weights: NamedWeights, learning_rate: float) -> None:
         """Begin a site's round: the global weights, a fresh optimizer, FedProx's anchors."""
         self.net.set_weights(weights)
-        for variable in self._optimizer.variables:
-            variable.assign(tf.zeros_like(variable))
-        self._optimizer.learning_rate.assign(learning_rate)
-        for anchor, variable in zip(self._anchors, self.net.model.trainable_variables, strict=True):
-            anchor.assign(variable)
+        self._optimizer.start(learning_rate)
 
 
 @lru_cache(maxsize=4)
@@ -180,8 +174,8 @@ def train_locally(
     ``teacher`` are the float network's, needed for distillation only; its classes are the first
     of ``n_classes``. ``told`` hears of every epoch, counted from 1, and its mean loss.
 
-    The loss is cross entropy with logits shifted by the site's own log class prior, so that a
-    site that lacks a class does not push it down (logit adjustment). Equal arguments give equal
+    The loss is cross entropy with logits shifted by a log class prior, so that rare classes count
+    as much as frequent ones (logit adjustment). Equal arguments give equal
     bits on one machine.
     """
     started = time.perf_counter()
@@ -193,7 +187,11 @@ def train_locally(
     trainer.start(weights, settings.learning_rate)
     if trainer.teacher is not None and teacher:
         trainer.teacher.set_weights(teacher)
-    priors = class_log_priors(cases.labels, n_classes, tau=settings.prior_strength)
+    if settings.class_prior:
+        shares = np.array(settings.class_prior, np.float32)
+        priors = np.float32(settings.prior_strength) * np.log(shares)
+    else:
+        priors = class_log_priors(cases.labels, n_classes, tau=settings.prior_strength)
     rng = np.random.default_rng(settings.seed)
     strengths = tf.constant(
         [

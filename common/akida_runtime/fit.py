@@ -1,5 +1,6 @@
 """How a program maps onto a virtual device: what it takes, or which layer does not fit."""
 
+from copy import deepcopy
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -7,6 +8,7 @@ import akida
 import numpy as np
 
 from common.akida_runtime.devices import virtual_device
+from common.akida_runtime.spike_memory import settings_of
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,67 @@ class FitReport:
         return asdict(self)
 
 
+_SMALLEST_STEP, _LARGEST_STEP = 1 / 16, 65535.0
+_LARGEST_THRESHOLD = 2**19
+"""What every layer's registers hold, 20 bits with a sign; akida refuses to map what is beyond."""
+
+_REPORTS_KEPT = 64
+_reports: dict[tuple[Any, ...], FitReport] = {}
+
+
 def fit_of(model: Any, device_name: str) -> FitReport:
+    """How ``model`` maps onto a virtual device.
+
+    Mapping takes a quarter of a second. Where every value is one that all layers can hold, it
+    depends on the layers' shapes alone (akida 2.19.3: the same report for random, sparse and
+    extreme values), so it is done once per process and shape; otherwise each time.
+    """
+    if not _within_registers(model):
+        return _mapped(model, device_name)
+    key = (device_name, *_shape(model))
+    found = _reports.get(key)
+    if found is None:
+        found = _mapped(model, device_name)
+        if len(_reports) >= _REPORTS_KEPT:
+            _reports.clear()
+        _reports[key] = found
+    return deepcopy(found)
+
+
+def _within_registers(model: Any) -> bool:
+    """Whether no layer has a value that a device might refuse, or no weight but zeros."""
+    for layer in model.layers:
+        names = layer.get_variable_names()
+        if "threshold" in names:
+            thresholds = layer.get_variable("threshold")
+            if not -_LARGEST_THRESHOLD <= thresholds.min() <= thresholds.max() < _LARGEST_THRESHOLD:
+                return False
+        if "act_step" in names:
+            steps = layer.get_variable("act_step")
+            if not _SMALLEST_STEP <= steps.min() <= steps.max() <= _LARGEST_STEP:
+                return False
+        if "weights" in names and not layer.get_variable("weights").any():
+            return False
+    return True
+
+
+def _shape(model: Any) -> tuple[Any, ...]:
+    """Everything of a model but its values."""
+    layers = tuple(
+        (
+            layer.name,
+            layer.parameters.layer_type.name,
+            tuple(settings_of(layer.parameters)),
+            tuple(layer.input_dims),
+            tuple(layer.output_dims),
+            tuple((name, layer.get_variable(name).shape) for name in layer.get_variable_names()),
+        )
+        for layer in model.layers
+    )
+    return (layers, tuple(settings_of(model.learning)))
+
+
+def _mapped(model: Any, device_name: str) -> FitReport:
     """Map ``model`` onto a virtual device and report how."""
     reason = ""
     try:

@@ -1,10 +1,10 @@
 """An Akida program: run, inspect, map and measure it."""
 
-import hashlib
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,13 @@ from numpy.typing import NDArray
 from common.akida_runtime.devices import DeviceDescription, available_device, where_it_runs
 from common.akida_runtime.fit import FitReport, fit_of
 from common.akida_runtime.models import batches, flat, free_with, temporary
+from common.akida_runtime.spike_memory import SpikeMemory, body_key
 from common.errors import BundleDamaged, DeviceError, ModelDoesNotFit
 from common.files import sha256_of, writing_to
 
 _SEAL = b"\nsha256:"
 _SEAL_LENGTH = len(_SEAL) + 64
+_MEMORY = SpikeMemory()
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,6 @@ class Program:
         self.body = akida.Model(layers=model.layers)
         self.body.pop_layer()
         free_with(self, [self.model, self.body])
-        self._last_spikes: tuple[bytes, NDArray[np.uint8]] | None = None
 
     @classmethod
     def from_bytes(cls, fbz: bytes) -> "Program":
@@ -148,15 +149,15 @@ class Program:
     def spikes(self, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """What the head sees of ``images`` (n, height, width, 3): uint8 (n, n_spikes).
 
-        The last set of several images is remembered: a site asks for its held-back cases again
-        and again while their spikes stay the same.
+        Those of several images are remembered (`common.akida_runtime.spike_memory`).
         """
         if len(images) < 2:
             return self._forward_spikes(images)
-        key = hashlib.sha256(images.tobytes()).digest()
-        if self._last_spikes is None or self._last_spikes[0] != key:
-            self._last_spikes = (key, self._forward_spikes(images))
-        return self._last_spikes[1].copy()
+        return _MEMORY.spikes(self._body_key, images, self.n_spikes, self._forward_spikes)
+
+    @cached_property
+    def _body_key(self) -> bytes:
+        return body_key(self.body.layers)
 
     def _forward_spikes(self, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
         body = where_it_runs(self.body)
@@ -165,15 +166,17 @@ class Program:
     def mean_spikes(self, images: NDArray[np.uint8]) -> dict[str, float]:
         """Mean number of non-zero outputs (events) per image of each layer before the head.
 
-        One forward pass per layer: ``images`` should be a small sample, at least one image.
+        All layers' outputs of all images are held: ``images`` should be a small sample, at least
+        one image.
         """
         events: dict[str, float] = {}
-        with temporary(akida.Model(layers=self.body.layers)) as model:
-            for _ in range(model.layer_count):
-                parts = [np.count_nonzero(model.forward(batch)) for batch in batches(images)]
-                events[model.layers[-1].name] = sum(parts) / len(images)
-                model.pop_layer()
-        return dict(reversed(events.items()))
+        outputs = images
+        for layer in self.body.layers:
+            with temporary(_alone(layer)) as model:
+                parts = [model.forward(batch) for batch in batches(outputs)]
+            outputs = np.concatenate(parts).astype(np.uint8)
+            events[layer.name] = np.count_nonzero(outputs) / len(images)
+        return events
 
     def fit_report(self, device_name: str) -> FitReport:
         """How this program maps onto a virtual device (``AKD1000`` or ``AKD1500``).
@@ -219,3 +222,13 @@ class Program:
             power_mw=powers.get("Avg"),
             floor_mw=floor,
         )
+
+
+def _alone(layer: Any) -> Any:
+    """A model of one layer of a body, which takes what the layer before it gives."""
+    if not layer.inbounds:  # the first one, which takes images
+        return akida.Model(layers=[layer])
+    before = akida.InputData(
+        tuple(layer.input_dims), input_bits=layer.input_bits, name=layer.inbounds[0].name
+    )
+    return akida.Model(layers=[before, layer])

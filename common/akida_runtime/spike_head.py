@@ -6,6 +6,7 @@ import akida
 import numpy as np
 from numpy.typing import NDArray
 
+from common.akida_runtime.devices import available_device
 from common.akida_runtime.models import batches, flat, free_with
 from common.akida_runtime.program import Program
 from common.errors import BundleDamaged
@@ -49,3 +50,16 @@ class SpikeHead:
         """Logits float32 (n, classes) of spikes (n, n_spikes)."""
         parts = [self._model.predict(batch) for batch in batches(spikes[:, None, None, :])]
         return flat(parts, self._classes, np.float32)
+
+
+def spikes_and_potentials(
+    program: Program, images: NDArray[np.uint8]
+) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    """`Program.spikes` and `Program.predict_potentials` of images with one pass in software.
+
+    A device computes the logits itself: what it gives is what is to be judged there.
+    """
+    spikes = program.spikes(images)
+    if available_device().real:
+        return spikes, program.predict_potentials(images)
+    return spikes, SpikeHead(program).potentials(spikes)

@@ -7,6 +7,20 @@ ABSENT_CLASS = -30.0
 """Log prior of a class that a site does not have: exp(-30) is nothing beside any other class."""
 
 
+def pooled_class_shares(counts: NDArray[np.int64]) -> tuple[float, ...]:
+    """Share of each class in the cases of several sites; none where a class was not counted.
+
+    Parameters
+    ----------
+    counts : int64 array, shape (n_classes,)
+        Cases of each class, of all sites together. Where one is 0 its share is not known: it
+        may well have cases that are not counted here.
+    """
+    if not counts.all():
+        return ()
+    return tuple(float(share) for share in counts / counts.sum())
+
+
 def class_log_priors(
     labels: NDArray[np.int64], n_classes: int, *, tau: float = 1.0
 ) -> NDArray[np.float32]:

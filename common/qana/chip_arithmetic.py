@@ -29,11 +29,18 @@ gradient is that of quantizeml, straight through (arXiv 1308.3432).
 One more thing would differ: a channel whose kernel vanishes has a scale near 0 and a step beyond
 the 65,535 that a chip can hold; cnn2snn then changes the next layer's weights. `ChipWeights` stops
 at a smallest scale instead, below which a kernel is zero on both sides.
+
+And what is a power of two is read off the float's bits (`exponent`): quantizeml takes logarithms,
+whose last bit is one in a graph and another in the eager mode of a conversion, and so now and then
+the integer above.
 """
 
+import math
+from collections.abc import Callable
 from typing import Any
 
 from quantizeml.layers import OutputQuantizer, WeightQuantizer
+from quantizeml.layers.quantizers import AlignedWeightQuantizer
 from quantizeml.layers.recorders import FixedPointRecorder
 from quantizeml.tensors import FixedPoint, QFloat, pow2
 
@@ -64,6 +71,24 @@ class ChipWeights(WeightQuantizer):
 
 
 @keras.saving.register_keras_serializable(package="fedqana")
+class ChipAligned(AlignedWeightQuantizer):
+    """quantizeml's quantizer of biases and bounds, with exact powers of two.
+
+    For at most one dimension, each value with a power of its own.
+    """
+
+    def call(self, inputs: Any, other: Any) -> Any:
+        """Integers on the scales and fractional bits of ``other``, a `QFloat`."""
+        size = exponent(tf.abs(inputs) / other.scales)
+        frac_bits = tf.minimum(tf.stop_gradient(self.value_bits - size), other.fp.frac_bits)
+        values = QFloat.quantize(inputs, self.value_bits, other.scales, frac_bits)
+        values, shift = values.upscale(other.fp.frac_bits, other.fp.value_bits)
+        self.qweights(values)
+        self.shift(shift)
+        return values
+
+
+@keras.saving.register_keras_serializable(package="fedqana")
 class ChipRounding(OutputQuantizer):
     """A quantizeml output quantizer that rounds as an Akida version 1 chip does.
 
@@ -75,7 +100,8 @@ class ChipRounding(OutputQuantizer):
         """Levels, a `FixedPoint`, of accumulators, a `QFloat`."""
         if not isinstance(inputs, QFloat):
             raise TypeError(f"{self.name} rounds accumulators with scales, not {type(inputs)}")
-        scales = QFloat.quantize_scales(inputs.scales * self.rescaling_rate, self.scale_bits)
+        scales = inputs.scales * self.rescaling_rate
+        scales = FixedPoint.quantize(scales, self.scale_bits, self.scale_bits - exponent(scales))
         self._record_scales(scales)
         frac_bits = self.frac_bits
         shift = frac_bits - (inputs.fp.frac_bits + scales.frac_bits)
@@ -89,6 +115,18 @@ class ChipRounding(OutputQuantizer):
             with tf.init_scope():
                 self.qscales = FixedPointRecorder(self.name + "/qscales")
         self.qscales(scales)
+
+
+@tf.custom_gradient
+def exponent(values: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
+    """Exponents of the smallest powers of two not below ``values``, with the logarithm's gradient.
+
+    Float32 of any shape, not negative; of 0 it is -127, and no other value has less than -126.
+    """
+    bits = tf.bitcast(values, tf.int32)
+    above = tf.cast(tf.bitwise.bitwise_and(bits, 0x7FFFFF) != 0, tf.int32)
+    found = tf.cast(tf.bitwise.right_shift(bits, 23) - 127 + above, tf.float32)
+    return found, lambda upstream: upstream / (values * math.log(2.0))
 
 
 def chip_levels(accumulators: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
@@ -121,3 +159,6 @@ def compute_as_chip(model: keras.Model) -> None:
             layer.out_quantizer.__class__ = ChipRounding
         if getattr(layer, "weight_quantizer", None) is not None:
             layer.weight_quantizer.__class__ = ChipWeights
+        for aligned in ("bias_quantizer", "max_value_quantizer"):
+            if getattr(layer, aligned, None) is not None:
+                getattr(layer, aligned).__class__ = ChipAligned

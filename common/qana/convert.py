@@ -96,7 +96,11 @@ class Agreement:
 def keras_spikes_and_logits(
     weights: NamedWeights, config: QanaConfig, n_classes: int, images: NDArray[np.uint8]
 ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    """What the quantized Keras model computes: spikes uint8 (n, units), logits float32 (n, c)."""
+    """What the quantized network computes: spikes uint8 (n, units), logits float32 (n, c).
+
+    By the forward pass that it was trained with (`common.qana.chip_chain`); the conversion has
+    no part in that, so comparing it with a program checks both.
+    """
     quantized = network("qat", config, n_classes)
     quantized.set_weights(weights)
     return quantized.spikes_and_logits(images)

@@ -166,20 +166,26 @@ def transformation(x: tf.Tensor, config: QanaConfig) -> tf.Tensor:
     return _bounded(x, "transform_relu")
 
 
-def spike_generator(x: tf.Tensor, config: QanaConfig) -> tf.Tensor:
-    """Squeeze-and-excitation in additive form, then ReLU1: one bit once quantized.
+def excitation(x: tf.Tensor, config: QanaConfig) -> tf.Tensor:
+    """The pooled features and their squeeze-and-excitation, to be added by the spike generator.
 
-    Squeeze-and-excitation (arXiv 1709.01507) on the pooled features; its excitation is added
-    to the spike generator's input instead of multiplied, for the reason given at `attention`.
+    Squeeze-and-excitation (arXiv 1709.01507) in additive form: its excitation is added to the
+    spike generator's input instead of multiplied, for the reason given at `attention`.
+    """
+    excited = layers.Conv2D(
+        config.transform // config.squeeze, 1, use_bias=False, name="excite_squeeze"
+    )(x)
+    excited = _bounded(_batch_norm(excited, "excite_squeeze_bn"), "excite_relu")
+    return layers.Concatenate(name="excite")([x, excited])
+
+
+def spike_generator(x: tf.Tensor, config: QanaConfig) -> tf.Tensor:
+    """Drive of every unit, then ReLU1: one bit once quantized.
+
     A convolution on the 1x1 map rather than a dense layer, because dense layers of this size
     want FNP2 nodes, of which an AKD1500 has one.
     """
-    excitation = layers.Conv2D(
-        config.transform // config.squeeze, 1, use_bias=False, name="excite_squeeze"
-    )(x)
-    excitation = _bounded(_batch_norm(excitation, "excite_squeeze_bn"), "excite_relu")
-    joined = layers.Concatenate(name="excite")([x, excitation])
-    drive = layers.Conv2D(config.spikes, 1, use_bias=False, name="spikes")(joined)
+    drive = layers.Conv2D(config.spikes, 1, use_bias=False, name="spikes")(x)
     drive = _batch_norm(drive, "spikes_bn")
     # Half a spike of offset centres the threshold of the later 1-bit rounding (0.5).
     drive = layers.Rescaling(0.5, 0.5, name="spikes_offset")(drive)
@@ -196,7 +202,7 @@ def build_training_graph(config: QanaConfig, n_classes: int, seed: int) -> keras
     x = stem(pixels, config.stem)
     for plan in block_plans(config):
         x = ghost_block(x, plan, config.squeeze)
-    x = spike_generator(transformation(x, config), config)
+    x = spike_generator(excitation(transformation(x, config), config), config)
     x = layers.Flatten(name="flatten")(x)
     logits = layers.Dense(n_classes, name="head")(x)
     return keras.Model(pixels, logits, name="qana")

@@ -6,7 +6,7 @@ built or traced again from round to round or site to site, so memory does not gr
 
 import hashlib
 from functools import cached_property, lru_cache
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,9 @@ from common.qana.config import QanaConfig
 from common.qana.network import build_training_graph
 from common.qana.quantize import quantized_model, quantized_weights
 from common.qana.weights import NamedWeights, named_weights, set_weights
+
+if TYPE_CHECKING:
+    from common.qana.chip_chain import Outputs
 
 Phase = Literal["float", "qat"]
 
@@ -28,17 +31,36 @@ class Network:
     Attributes
     ----------
     model : keras.Model
-        uint8 images (n, size, size, 3) to logits (n, n_classes).
+        uint8 images (n, size, size, 3) to logits (n, n_classes). The quantized phase takes its
+        variables and its conversion from it and computes by `common.qana.chip_chain`, which is
+        faster and gives the same integers.
     phase : "float" or "qat"
     """
 
     def __init__(self, model: keras.Model, phase: Phase) -> None:
         self.model = model
         self.phase = phase
-        self._forward = tf.function(
-            lambda x: model(x, training=False),
+        if phase == "qat":
+            from common.qana.chip_chain import ChipChain  # imports quantizeml
+
+            self._chain = ChipChain(model)
+        self._logits = tf.function(
+            lambda x: self.forward(x, training=False),
             input_signature=[tf.TensorSpec([None, *model.input_shape[1:]], tf.uint8)],
         )
+
+    def forward(self, images: tf.Tensor, training: bool) -> tf.Tensor:
+        """Logits, float32 (n, n_classes), of uint8 images, with gradients for the weights.
+
+        ``training`` sets what batch norm does; the quantized network has none.
+        """
+        if self.phase == "qat":
+            return self._chain(images).logits
+        return self.model(images, training=training)
+
+    def with_activations(self, images: tf.Tensor) -> "Outputs":
+        """What the quantized chain computes on the way to its logits, all with gradients."""
+        return self._chain(images)
 
     def weights(self) -> NamedWeights:
         """All weights that travel, in the model's order."""
@@ -53,7 +75,7 @@ class Network:
     def logits(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Logits, float32 (n, n_classes), of uint8 images (n, size, size, 3)."""
         parts = [
-            self._forward(tf.constant(images[i : i + PREDICT_BATCH])).numpy()
+            self._logits(tf.constant(images[i : i + PREDICT_BATCH])).numpy()
             for i in range(0, len(images), PREDICT_BATCH)
         ]
         if not parts:
@@ -71,36 +93,18 @@ class Network:
         ]
         units = self.model.get_layer("spikes").output_shape[-1]
         empty = np.zeros((0, units), np.uint8), np.zeros((0, self.model.output_shape[-1]), "f4")
-        spikes = np.concatenate([empty[0], *(p[0].numpy().reshape(-1, units) > 0 for p in parts)])
+        spikes = np.concatenate([empty[0], *(p[0].numpy() > 0 for p in parts)])
         logits = np.concatenate([empty[1], *(p[1].numpy() for p in parts)])
         return spikes.astype(np.uint8), logits.astype(np.float32)
 
     @cached_property
     def _spikes_and_logits(self) -> "tf.types.experimental.GenericFunction":
-        # Belongs to this model: one that is cached apart could outlive it, and answer with the
-        # weights of a model that nobody sets any more.
-        model = self.model
-        probe = keras.Model(
-            model.input, [model.get_layer("spikes_relu").output, model.get_layer("head").output]
-        )
-
         def forward(images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            spikes, logits = probe(images, training=False)
-            return spikes.to_float(), logits.to_float()
+            outputs = self._chain(images)
+            return outputs.spikes, outputs.logits
 
-        shape = [None, *model.input_shape[1:]]
+        shape = [None, *self.model.input_shape[1:]]
         return tf.function(forward, input_signature=[tf.TensorSpec(shape, tf.uint8)])
-
-    @cached_property
-    def with_activations(self) -> keras.Model:
-        """The quantized chain giving its logits, its spikes, and all other activations."""
-        spikes = self.model.get_layer("spikes_relu")
-        others = [
-            layer.output
-            for layer in self.model.layers
-            if layer.name.endswith("_relu") and layer is not spikes
-        ]
-        return keras.Model(self.model.input, [self.model.output, spikes.output, *others])
 
 
 @lru_cache(maxsize=4)

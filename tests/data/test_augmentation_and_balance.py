@@ -1,12 +1,13 @@
 import time
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from common.data.augmentation import CONTRAST, LUMINANCE, augment, relight, turn
-from common.data.balance import ABSENT_CLASS, class_log_priors
+from common.data.balance import ABSENT_CLASS, class_log_priors, pooled_class_shares
 
 
 def noise(n: int, size: int = 16, seed: int = 0) -> NDArray[np.uint8]:
@@ -87,3 +88,8 @@ def test_log_priors() -> None:
     halved = class_log_priors(np.array([0, 0, 0, 2]), 4, tau=0.5)
     np.testing.assert_allclose(halved[[0, 2]], priors[[0, 2]] / 2)
     assert (class_log_priors(np.zeros(0, np.int64), 3) == ABSENT_CLASS).all()
+
+
+def test_pooled_shares_are_those_of_the_counts_where_all_classes_were_counted() -> None:
+    assert pooled_class_shares(np.array([70, 20, 10])) == pytest.approx((0.7, 0.2, 0.1))
+    assert pooled_class_shares(np.array([70, 20, 0])) == ()

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from common.data.balance import class_log_priors
+from common.data.balance import class_log_priors, pooled_class_shares
 from common.data.cases import Cases
 from common.keras_setup import tf
 from common.qana.convert import convert
@@ -63,6 +63,25 @@ def test_a_class_that_a_site_lacks_is_not_pushed_down(prior_strength: float) -> 
     moved = np.abs(found["head/bias"] - start()["head/bias"])
     assert moved[ABSENT] < 1e-6
     assert np.delete(moved, ABSENT).min() > 1e-3
+
+
+def test_with_all_sites_class_prior_a_class_that_a_site_lacks_is_pushed_down_by_its_share() -> None:
+    counts = np.bincount(cases().labels, minlength=N_CLASSES)
+    counts[ABSENT] = 20  # other sites have it
+    pooled = pooled_class_shares(counts)
+    found = trained(replace(SETTINGS, class_prior=pooled))
+    assert found["head/bias"][ABSENT] < start()["head/bias"][ABSENT] - 1e-3
+
+
+def test_shares_of_the_sites_own_cases_are_what_it_takes_by_itself() -> None:
+    present = np.array([c for c in range(N_CLASSES) if c != ABSENT])
+    shares = np.full(N_CLASSES, np.exp(-30.0))  # an absent class drops out of the loss
+    shares[present] = np.bincount(cases().labels, minlength=N_CLASSES)[present] / len(cases())
+    own, told = (
+        trained(replace(SETTINGS, epochs=1, class_prior=prior))
+        for prior in ((), tuple(float(share) for share in shares))
+    )
+    assert all(np.allclose(own[n], told[n], atol=1e-5) for n in own)
 
 
 def test_fixed_batch_norm_stays_and_the_rest_is_trained() -> None:
