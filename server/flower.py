@@ -8,6 +8,7 @@ is used, on replies that were validated before.
 import logging
 import os
 import time
+from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ from common.errors import SiteRefused
 from common.flower_records import (
     MESSAGE_TYPES,
     from_array_record,
-    pack_instruction,
+    pack_instructions,
     payload_bytes,
     to_array_record,
     unpack_answer,
@@ -53,8 +54,6 @@ _UNREACHABLE = (httpx.HTTPError, OSError, RunNotRunningException)
 """The SuperLink is away, or the run was stopped: nothing that a site did."""
 _ROBUST = ("fedmedian", "fedtrimmedavg", "krum")
 _MOMENTS = ("m_t", "v_t")
-RUN_VARIABLE = "FEDQANA_RUN_FOLDER"
-DATABASE_VARIABLE = "FEDQANA_DATABASE"
 
 # A strategy logs every call at INFO; what happens in a round is in the history's events.
 logging.getLogger("flwr").setLevel(logging.WARNING)
@@ -68,11 +67,17 @@ class FlowerTransport:
     grid : Grid
     members : Membership, optional
         Of a deployed server: only approved sites' nodes are asked.
+    at_once : int, optional
+        Messages that are under way at the same time; by default all of a step. For simulations:
+        Flower's goes through all of them for each of its nodes, ten times a second.
     """
 
-    def __init__(self, grid: Grid, members: Membership | None = None) -> None:
+    def __init__(
+        self, grid: Grid, members: Membership | None = None, at_once: int | None = None
+    ) -> None:
         self._grid = grid
         self._members = members
+        self._at_once = at_once
 
     def nodes(self) -> list[str]:
         """Ids of the connected nodes; text, because Flower's are beyond a signed 64-bit integer."""
@@ -93,24 +98,23 @@ class FlowerTransport:
         queue of rounds that are over.
         """
         started = time.monotonic()
-        messages, nodes = [], list(instructions)
-        for node in nodes:
-            instruction = instructions[node]
-            messages.append(
-                Message(
-                    content=pack_instruction(instruction),
-                    message_type=MESSAGE_TYPES[instruction.kind],
-                    dst_node_id=int(node),
-                    ttl=deadline,
-                )
-            )
-        sent = {node: payload_bytes(m.content) for node, m in zip(nodes, messages, strict=True)}
+        names = self.registered() or {}  # once: it reads every member from the database
+        contents = pack_instructions(instructions.values())
+        waiting = deque(zip(instructions, contents, strict=True))
+        sent = {node: payload_bytes(content) for node, content in waiting}
         pending: dict[str, str] = {}
-        for node, message in zip(nodes, messages, strict=True):
-            # One at a time: Flower returns no id for a message that it cannot deliver.
-            pending.update((pushed, node) for pushed in self._grid.push_messages([message]))
         delivered: dict[str, Delivery] = {}
-        while pending:
+        while waiting or pending:
+            while waiting and (self._at_once is None or len(pending) < self._at_once):
+                node, content = waiting.popleft()
+                message = Message(
+                    content=content,
+                    message_type=MESSAGE_TYPES[instructions[node].kind],
+                    dst_node_id=int(node),
+                    ttl=max(1.0, deadline - (time.monotonic() - started)),
+                )
+                # One at a time: Flower returns no id for a message that it cannot deliver.
+                pending.update((pushed, node) for pushed in self._grid.push_messages([message]))
             replies, broken = self._pulled(list(pending))
             for message_id in broken:
                 node = pending.pop(message_id)
@@ -121,12 +125,12 @@ class FlowerTransport:
                 if message_id in pending:
                     node = pending.pop(message_id)
                     delivered[node] = _delivery(reply, node, sent[node])
-                    self._note_heard(node, delivered[node])
+                    self._note_heard(names.get(node), delivered[node])
             left = deadline - (time.monotonic() - started)
             if left <= 0:
                 break
-            if pending:
-                late(sorted(pending.values()), left)
+            if waiting or pending:
+                late(sorted([*pending.values(), *(node for node, _ in waiting)]), left)
                 if not replies:
                     time.sleep(min(_POLL_SECONDS, left))
         return delivered
@@ -153,11 +157,9 @@ class FlowerTransport:
                     broken.append(message_id)
             return found, broken
 
-    def _note_heard(self, node: str, delivery: Delivery) -> None:
-        if self._members is not None and delivery.answer is not None:
-            name = self._members.names_by_node().get(node)
-            if name is not None:
-                self._members.heard(name)
+    def _note_heard(self, name: str | None, delivery: Delivery) -> None:
+        if self._members is not None and delivery.answer is not None and name is not None:
+            self._members.heard(name)
 
 
 def _delivery(reply: Message, node: str, bytes_down: int) -> Delivery:
@@ -295,8 +297,8 @@ def main(grid: Grid, context: Context) -> None:
     """Run or resume a run.
 
     Deployed, the run configuration has the run's name and the environment the server's folder: a
-    run configuration is sent to the sites, so it holds no path. In a simulation it names the
-    folder; Flower's Ray simulation has no run configuration, there the environment does.
+    run configuration is sent to the sites, so it holds no path. In a simulation within one
+    process it names the folder.
     """
     if FOLDER_VARIABLE in os.environ and (run := str(context.run_config.get("run", ""))):
         from server.deployed_run import coordinate_deployed
@@ -305,6 +307,5 @@ def main(grid: Grid, context: Context) -> None:
         return
     from server.run_folder import coordinate
 
-    folder = context.run_config.get("run-folder") or os.environ[RUN_VARIABLE]
-    database = context.run_config.get("database") or os.environ[DATABASE_VARIABLE]
-    coordinate(Path(str(folder)), FlowerTransport(grid), str(database))
+    folder, database = (str(context.run_config[name]) for name in ("run-folder", "database"))
+    coordinate(Path(folder), FlowerTransport(grid), database)

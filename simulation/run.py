@@ -59,14 +59,24 @@ def find_run(out: Path, name: str) -> Path:
     return out / matching[0]
 
 
-def execute(folder: Path, engine: Engine, cache: Path, database: str) -> None:
-    """Run or resume the run in ``folder`` to its end with the deployed apps."""
+def stored_settings(folder: Path) -> DataSettings:
+    """A run's data settings; StateDamaged where they are not readable."""
     try:
-        settings = DataSettings.model_validate_json((folder / _SETTINGS).read_bytes())
+        return DataSettings.model_validate_json((folder / _SETTINGS).read_bytes())
     except (OSError, ValidationError) as error:
         raise StateDamaged(
             f"{folder / _SETTINGS} is not readable; restore it or start a new run"
         ) from error
+
+
+def execute(
+    folder: Path, engine: Engine, cache: Path, database: str, actors: int | None = None
+) -> None:
+    """Run or resume the run in ``folder`` to its end with the deployed apps.
+
+    ``actors`` is how many processes the Ray engine serves sites with, by default one for each core.
+    """
+    settings = stored_settings(folder)
 
     def found(done: int, total: int) -> None:
         if done % _TOLD_EACH == 0:
@@ -79,7 +89,7 @@ def execute(folder: Path, engine: Engine, cache: Path, database: str) -> None:
     if engine == "ray":
         from simulation.ray_engine import run_on_ray
 
-        run_on_ray(client_app, folder, database, folder / "sites", len(sites))
+        run_on_ray(client_app, folder, database, folder / "sites", len(sites), actors)
     else:
         from server.flower import app as server_app
         from simulation.in_process import run_in_process

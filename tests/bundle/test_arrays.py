@@ -29,6 +29,29 @@ def test_arrays_come_back_and_nothing_else() -> None:
         np.testing.assert_array_equal(found[name], array)
 
 
+def test_they_are_as_numpy_loads_them() -> None:
+    arrays = {**ARRAYS, "turned": np.asfortranarray(np.arange(6.0).reshape(2, 3))}
+    content = to_npz(arrays)
+    found = from_npz(content)
+    with np.load(io.BytesIO(content)) as expected:
+        for name in expected.files:
+            assert found[name].dtype == expected[name].dtype
+            assert found[name].flags.f_contiguous == expected[name].flags.f_contiguous
+            assert found[name].flags.writeable
+            np.testing.assert_array_equal(found[name], expected[name])
+
+
+@pytest.mark.parametrize("dtype", ["|V0", "<U0"])
+def test_any_number_of_nothing_is_refused(dtype: str) -> None:
+    header = f"{{'descr': '{dtype}', 'fortran_order': False, 'shape': (1000000000000,)}}\n"
+    member = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode()
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        archive.writestr("a.npy", member)
+    with pytest.raises(ValueError, match="an array of"):
+        from_npz(stream.getvalue())
+
+
 def test_objects_are_refused_when_written_and_when_read() -> None:
     with pytest.raises(ValueError, match="bad"):
         to_npz({"bad": np.array([{}], dtype=object)})
