@@ -18,7 +18,7 @@ from common.neurons import Neurons, NeuronSet, to_set
 from edge_client.acceptance import Hits, balanced_accuracy, loss_of_recall
 from edge_client.case_journal import CaseJournal, LabelledCase
 from edge_client.chip_head import ChipHead, in_order
-from edge_client.decision import codes_of, combined_scores, decided
+from edge_client.decision import decided
 from edge_client.exemplars import ExemplarStore
 from edge_client.learning_parameters import LearningRule
 from edge_client.site_calibration import SiteCalibration
@@ -298,12 +298,8 @@ class EdgeClient:
         ``classes``.
         """
         serving = self.in_service()
-        codes = codes_of(self._versions.report(serving.version).registry, serving.head)
-        scores = combined_scores(
-            serving.program.predict_potentials(images),
-            serving.head.potentials_for(images, codes),
-            serving.head.learner.num_weights,
-        )
+        registry = self._versions.report(serving.version).registry
+        scores, codes = decided(serving.program, serving.head, registry, images)
         return in_order(scores, codes, classes)
 
     def classify_global(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:

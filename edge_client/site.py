@@ -146,8 +146,8 @@ def _flatten(parts: dict[str, Cases]) -> dict[str, NDArray[np.generic]]:
 
 def _unflatten(arrays: dict[str, NDArray[np.generic]], name: str) -> Cases:
     return Cases(
-        arrays[f"{name}_images"].astype(np.uint8),
-        arrays[f"{name}_labels"].astype(np.int64),
+        arrays[f"{name}_images"].astype(np.uint8, copy=False),
+        arrays[f"{name}_labels"].astype(np.int64, copy=False),
         tuple(str(v) for v in arrays[f"{name}_case_ids"]),
         tuple(str(v) for v in arrays[f"{name}_lesion_ids"]),
     )

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from common import __version__
 from common.akida_runtime import Program
+from common.akida_runtime.spike_head import spikes_and_potentials
 from common.bundle import CARD, FLOAT, PROGRAM, QUANTIZED, SIGNATURE, Bundle, parse_card
 from common.data.cases import Cases
 from common.errors import (
@@ -159,6 +160,8 @@ def train(instruction: Instruction, ask: TrainAsk, folder: SiteFolder, data: Sit
         return Answer(error="no-cases")
     if ask.distillation > 0 and not instruction.teacher:
         return Answer(error="bad-instruction")
+    if ask.class_prior and len(ask.class_prior) != len(ask.classes):
+        return Answer(error="bad-instruction")
     result = train_locally(
         instruction.arrays,
         cases,
@@ -172,6 +175,7 @@ def train(instruction: Instruction, ask: TrainAsk, folder: SiteFolder, data: Sit
             prior_strength=ask.prior_strength,
             proximal=ask.proximal,
             seed=ask.seed,
+            class_prior=ask.class_prior,
             fixed_batch_norm=ask.fixed_batch_norm,
             event_penalty=ask.event_penalty,
             distillation=ask.distillation,
@@ -262,14 +266,16 @@ def _deploy(instruction: Instruction, ask: DeployAsk, folder: SiteFolder, data: 
     before = _chip_scores(client, cases.images, codes)
     for case in arrived:
         client.learn(case)
-    client.save()
-    after = _chip_scores(client, cases.images, codes)
+    after = before
+    if arrived:
+        client.save()
+        after = _chip_scores(client, cases.images, codes)
 
     keras_spikes, keras_logits = keras_spikes_and_logits(
         bundle.weights(QUANTIZED), card.config, len(card.classes), known.images
     )
-    program_logits = program.predict_potentials(known.images)
-    equal = agreement(keras_spikes, keras_logits, program.spikes(known.images), program_logits)
+    program_spikes, program_logits = spikes_and_potentials(program, known.images)
+    equal = agreement(keras_spikes, keras_logits, program_spikes, program_logits)
     original = card.classes[: ask.original_classes]
     taught = (
         client.neurons(original, card.sha256[PROGRAM])
@@ -348,8 +354,8 @@ def final(instruction: Instruction, ask: FinalAsk, folder: SiteFolder, data: Sit
     keras_spikes, keras_logits = keras_spikes_and_logits(
         bundle.weights(QUANTIZED), card.config, len(card.classes), cases.images
     )
-    program_logits = program.predict_potentials(cases.images)
-    equal = agreement(keras_spikes, keras_logits, program.spikes(cases.images), program_logits)
+    program_spikes, program_logits = spikes_and_potentials(program, cases.images)
+    equal = agreement(keras_spikes, keras_logits, program_spikes, program_logits)
     scores = {
         "float": floating.logits(cases.images),
         "quantized": keras_logits,

@@ -22,15 +22,19 @@ from common.messages import (
 )
 from common.qana.networks import model_hash
 from server.plan import RunPlan
-from server.run_log import RunLog
+from server.run_log import RunLog, seconds_of
+from server.step_times import SITES, TRANSPORT, StepTimes, busy
 from server.transport import Delivery, Transport
 from server.validation import check_handshake, parsed
 
 T = TypeVar("T")
 Tell = Callable[..., None]
 _WAIT_FOR_NODES = 0.5
+_NAMES_SHOWN = 20
 _HANDSHAKE_SECONDS = 120.0
 """A handshake needs no training: a site that does not answer it in time is left out for now."""
+_HANDSHAKE_EACH = 1.0
+"""Seconds for each site at least: a simulation's sites answer one after the other."""
 
 
 class AcceptedSites:
@@ -44,13 +48,23 @@ class AcceptedSites:
     tell : callable
         Shows whoever watches a step's name, a message, and whether the step is done; by keyword
         ``waiting`` (names of sites) and ``left`` (seconds).
+    times : StepTimes, optional
+        Is told how long sites were at work, and how long they were waited for beside that.
     """
 
-    def __init__(self, plan: RunPlan, transport: Transport, log: RunLog, tell: Tell) -> None:
+    def __init__(
+        self,
+        plan: RunPlan,
+        transport: Transport,
+        log: RunLog,
+        tell: Tell,
+        times: StepTimes | None = None,
+    ) -> None:
         self._plan = plan
         self._transport = transport
         self._log = log
         self._tell = tell
+        self._times = times or StepTimes()
         self._nodes: dict[str, str] = {}
         self._reported: dict[str, HandshakeReply] = {}
         self._left_out: set[str] = set()
@@ -75,7 +89,7 @@ class AcceptedSites:
             )
         for absent in sorted(set(known) - set(self._nodes)):
             self._log.event("site-missing", "took part before, is not connected now", site=absent)
-        self._tell("handshake", f"{len(self._nodes)} sites: {', '.join(sorted(self._nodes))}", True)
+        self._tell("handshake", f"{len(self._nodes)} sites: {_named(self._nodes)}", True)
         return tuple(sorted({*known, *self._nodes}))
 
     def newcomers(self) -> tuple[str, ...]:
@@ -112,7 +126,7 @@ class AcceptedSites:
             classes=self._plan.classes,
             config=self._plan.config,
         )
-        deadline = min(self._plan.deadline, patience)
+        deadline = min(self._plan.deadline, max(patience, _HANDSHAKE_EACH * len(nodes)))
         asks = {n: Instruction("handshake", ask) for n in nodes}
         deliveries = self._exchange(asks, "handshake", deadline)
         expected_hash = model_hash(self._plan.config, len(classes))
@@ -164,7 +178,7 @@ class AcceptedSites:
         """QuorumMissed, with the names of those that are missing, below the quorum."""
         needed = self.quorum(sites)
         if len(replies) < needed:
-            silent = ", ".join(sorted(set(sites) - set(replies)))
+            silent = _named(set(sites) - set(replies))
             raise QuorumMissed(
                 f"round {round_number}: {len(replies)} of {len(sites)} sites delivered a "
                 f"usable {what}, {needed} are needed; missing: {silent}; see 'fedqana runs "
@@ -189,7 +203,9 @@ class AcceptedSites:
             for site, instruction in instructions.items()
             if self._nodes.get(site) in online
         }
+        started = time.monotonic()
         deliveries = self._exchange(nodes, step, self._plan.deadline)
+        taken = time.monotonic() - started
         usable: dict[str, T] = {}
         refused: dict[str, SiteRefused] = {}
         for site in sorted(instructions):
@@ -200,6 +216,13 @@ class AcceptedSites:
                 usable[site] = check(site, answer)
             except SiteRefused as error:
                 refused[site] = error
+        at_work = busy(
+            (max(started, delivery.at - seconds_of(usable[site])), delivery.at)
+            for site in usable
+            if (delivery := deliveries.get(self._nodes.get(site, ""))) is not None
+        )
+        self._times.add(SITES, at_work)
+        self._times.add(TRANSPORT, taken - at_work)
         for site, unlike in compare(usable).items():
             refused[site] = unlike
             del usable[site]
@@ -220,10 +243,17 @@ class AcceptedSites:
 
         def late(missing: list[str], left: float) -> None:
             waiting = [names.get(node, node) for node in missing]
-            text = f"waiting for {', '.join(waiting)}, {left:.0f} s left"
+            text = f"waiting for {_named(waiting)}, {left:.0f} s left"
             self._tell(step, text, False, waiting=tuple(waiting), left=left)
 
         return self._transport.exchange(instructions, deadline, late)
+
+
+def _named(sites: Collection[str]) -> str:
+    """Sites' names in order, of many the first ones and how many more."""
+    names = sorted(sites)
+    more = len(names) - _NAMES_SHOWN
+    return ", ".join(names[:_NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
 def _answer(delivery: Delivery | None, deadline: float) -> Answer:

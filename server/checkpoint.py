@@ -1,6 +1,7 @@
 """The state of a run between two steps, saved so that a kill at any moment loses one step."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,9 @@ from common.qana.weights import NamedWeights
 STEPS = ("train", "evaluate", "bundle", "deploy", "share")
 """The steps of a round in order; after the last one comes the next round's first."""
 
+STEPS_WITHOUT_VERSION = STEPS[:2]
+"""Those of a round that makes no model version (`RunPlan.deploys`)."""
+
 _SCALARS = (
     "round",
     "step",
@@ -29,6 +33,7 @@ _SCALARS = (
     "aggregated",
     "neurons",
     "counted",
+    "class_prior",
 )
 
 FINAL = "final"
@@ -46,7 +51,8 @@ class RunState:
     learned since. ``seconds``, ``started_at`` (ISO 8601) and
     ``aggregated`` (updates in the last aggregation) describe the round for the history.
     ``neurons`` is the JSON of the `NeuronSet` that the round's sites are to share, or empty.
-    ``counted`` is each site's last round whose update the weights have in them.
+    ``counted`` is each site's last round whose update the weights have in them. ``class_prior``
+    are the shares of the classes in all sites' validation lesions, empty before they were counted.
     """
 
     round: int
@@ -64,12 +70,13 @@ class RunState:
     aggregated: int = 0
     neurons: str = ""
     counted: dict[str, int] = field(default_factory=dict)
+    class_prior: tuple[float, ...] = ()
 
-    def advance(self) -> None:
-        """Move on to the next step, or to the next round's first."""
-        position = STEPS.index(self.step) + 1
-        if position < len(STEPS):
-            self.step = STEPS[position]
+    def advance(self, steps: Sequence[str] = STEPS) -> None:
+        """Move on to the next of this round's ``steps``, or to the next round's first."""
+        position = steps.index(self.step) + 1
+        if position < len(steps):
+            self.step = steps[position]
         else:
             self.step = STEPS[0]
             self.round += 1
@@ -139,6 +146,7 @@ def _state(arrays: dict[str, NDArray[Any]]) -> RunState:
         aggregated=int(scalars["aggregated"]),
         neurons=str(scalars["neurons"]),
         counted={str(site): int(n) for site, n in scalars["counted"].items()},
+        class_prior=tuple(float(share) for share in scalars["class_prior"]),
         floating=groups["floating"],
         quantized=groups["quantized"],
         strategy=groups["strategy"],

@@ -105,4 +105,5 @@ def _metrics(summary: MetricSummary) -> dict[str, Estimate | None]:
         "macro-F1": summary.macro_f1,
         "AUC": summary.macro_auc,
         "mel sens. @ 90 % spec.": summary.melanoma_sensitivity,
+        "mel sens. @ 95 % spec.": summary.melanoma_sensitivity_95,
     }

@@ -12,6 +12,7 @@ from common.qana.quantize import chain_names, quantizable_weights
 from common.qana.weights import NamedWeights
 from server.checkpoint import RunState
 from server.plan import RunPlan
+from server.step_times import StepTimes
 
 
 def combined_ranges(ranges: list[tuple[tuple[float, ...], int]]) -> tuple[float, ...]:
@@ -27,32 +28,45 @@ def widest_ranges(config: QanaConfig) -> tuple[float, ...]:
 
 
 def quantize_after_training(
-    floating: NamedWeights, ranges: tuple[float, ...], config: QanaConfig
+    floating: NamedWeights,
+    ranges: tuple[float, ...],
+    config: QanaConfig,
+    times: StepTimes | None = None,
 ) -> NamedWeights:
-    """Post-training quantized weights: fold, then bring activations to one range."""
-    return quantizable_weights(fold(floating, config), np.asarray(ranges, np.float64))
+    """Post-training quantized weights: fold, then bring activations to one range.
+
+    ``times`` is told what either took.
+    """
+    times = times or StepTimes()
+    with times.part("folding"):
+        chain = fold(floating, config)
+    with times.part("quantizing"):
+        return quantizable_weights(chain, np.asarray(ranges, np.float64))
 
 
-def build_bundle(plan: RunPlan, state: RunState) -> Bundle:
+def build_bundle(plan: RunPlan, state: RunState, times: StepTimes) -> Bundle:
     """The model version of the round that ``state`` is in.
 
     ``state.quantized`` holds the weights to convert: quantized after training in a float round,
     trained quantized in a QAT round. A program that fits neither device is still a bundle; its
-    card says which layer does not map.
+    card says which layer does not map. ``times`` is told what converting and mapping took.
     """
-    program = convert(state.quantized, plan.config, len(state.classes))
+    with times.part("converting"):
+        program = convert(state.quantized, plan.config, len(state.classes))
+    with times.part("mapping"):
+        fit = {device: program.fit_report(device).to_json() for device in DEVICES}
     return make_bundle(
         program.to_bytes(),
         state.quantized,
         state.floating,
         run=plan.run,
         version=state.round,
-        parent=state.round - 1,
+        parent=plan.version_before(state.round),
         phase=plan.phase(state.round),
         classes=state.classes,
         config=plan.config,
         seed=plan.seed,
         ranges=state.ranges,
-        fit={device: program.fit_report(device).to_json() for device in DEVICES},
+        fit=fit,
         metrics=state.metrics,
     )

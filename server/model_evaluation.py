@@ -21,6 +21,7 @@ from common.metrics import summarize
 from common.qana.convert import Agreement, agreement, keras_spikes_and_logits
 from common.qana.networks import network
 from common.score_counts import ScoreCounts
+from common.test_time_views import over_symmetries
 from server.judged_probabilities import (
     JudgedProbabilities,
     ScoredCases,
@@ -110,6 +111,7 @@ def evaluate_bundle(
     *,
     validation: LabelledFolder | None = None,
     with_agreement: bool = False,
+    all_symmetries: bool = False,
     crop: Cropping = centre_crop,
     cache: Path | None = None,
     advance: Callable[[int], None] = lambda images: None,
@@ -128,6 +130,8 @@ def evaluate_bundle(
     with_agreement : bool
         Compare spikes and predictions of the Akida program with the quantized Keras model's;
         for the backend "akida" only.
+    all_symmetries : bool
+        Judge the mean of the scores over each image's eight symmetries.
     crop : callable
         Of each image; that which the model was trained with.
     cache : Path, optional
@@ -139,7 +143,8 @@ def evaluate_bundle(
     image cannot be decoded.
     """
     classes, size = bundle.card.classes, bundle.card.config.input_size
-    name, logits_of = _backend(bundle, backend)
+    name, plain_logits = _backend(bundle, backend)
+    logits_of = over_symmetries(plain_logits) if all_symmetries else plain_logits
     comparison = _Comparison(bundle) if with_agreement else None
     scored = []
     for part in filter(None, (folder, validation)):
@@ -153,7 +158,8 @@ def evaluate_bundle(
             labels.append(cases.labels)
             lesions += cases.lesion_ids
             if comparison is not None and part is folder:
-                comparison.add(cases.images, logits)
+                alone = plain_logits(cases.images) if all_symmetries else logits
+                comparison.add(cases.images, alone)
             advance(len(chunk))
         scored.append(ScoredCases(np.concatenate(scores), np.concatenate(labels), tuple(lesions)))
     judged = scored[0]

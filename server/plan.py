@@ -45,10 +45,16 @@ class RunPlan(BaseModel):
     compression : str
         How a site's update travels (`common.compression`): "quantization" takes a ninth of the
         bytes of "none", "top-k" an eighteenth.
+    class_prior : str
+        Whose shares of the classes a site's loss is corrected by, with ``balance`` "prior": of
+        all sites' cases together ("pooled", told from their validation counts), or its own.
     freeze_batch_norm : float
         Share, 0 to 1, of the float rounds after which batch norm's statistics are fixed; 1 for
         never (FixBN, arXiv 2303.06530: sites no longer normalize by their own batches, which are
         unlike, but all by the same statistics, as the program on the chip does).
+    deploy_every : int
+        Every so many rounds, and after the last one of each phase, an Akida program is made and
+        deployed; the rounds between only train and evaluate, and what arrives at a site waits.
     strategy : str
         Flower's, by name.
     proximal : float
@@ -73,8 +79,8 @@ class RunPlan(BaseModel):
     seed: int = Field(ge=0, lt=2**32)
     classes: tuple[str, ...] = Field(min_length=2)
     config: QanaConfig = QanaConfig()
-    float_rounds: int = Field(default=24, ge=0)
-    qat_rounds: int = Field(default=6, ge=0)
+    float_rounds: int = Field(default=48, ge=0)
+    qat_rounds: int = Field(default=8, ge=0)
     local_epochs: int = Field(default=1, ge=1)
     batch: int = Field(default=64, ge=2)
     learning_rate: float = Field(default=1e-3, gt=0)
@@ -82,7 +88,9 @@ class RunPlan(BaseModel):
     event_penalty: float = Field(default=0.0, ge=0)
     distillation: float = Field(default=0.0, ge=0, le=1)
     compression: Compression = "none"
-    freeze_batch_norm: float = Field(default=0.5, ge=0, le=1)
+    class_prior: Literal["pooled", "site"] = "pooled"
+    freeze_batch_norm: float = Field(default=0.25, ge=0, le=1)
+    deploy_every: int = Field(default=1, ge=1)
     strategy: Literal[
         "fedavg", "fedprox", "fedadam", "fedyogi", "fedmedian", "fedtrimmedavg", "krum"
     ] = "fedavg"
@@ -112,6 +120,15 @@ class RunPlan(BaseModel):
     def phase(self, round_number: int) -> Phase:
         """Phase of a round, counted from 1."""
         return "float" if round_number <= self.float_rounds else "qat"
+
+    def deploys(self, round_number: int) -> bool:
+        """Whether a round, counted from 1, makes a model version and deploys it."""
+        last = round_number in (self.float_rounds, self.rounds)
+        return last or round_number % self.deploy_every == 0
+
+    def version_before(self, round_number: int) -> int:
+        """The last model version of the rounds before; 0 where there is none."""
+        return next((n for n in range(round_number - 1, 0, -1) if self.deploys(n)), 0)
 
     def fixes_batch_norm(self, round_number: int) -> bool:
         """Whether batch norm's statistics are fixed in a round, counted from 1.

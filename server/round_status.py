@@ -11,6 +11,7 @@ from server.history.records import RunRecord, SiteResult
 from server.history.store import open_history
 from server.run_control import find_run_name, is_alive, read_control
 from server.server_settings import ServerFolder
+from server.step_times import steps_of
 
 
 def run_status(folder: ServerFolder, name: str) -> dict[str, Any]:
@@ -124,7 +125,7 @@ def _left(record: RunRecord | None, progress: dict[str, Any] | None) -> float | 
     done = [r for r in record.rounds if r.finished_at is not None]
     if not done:
         return None
-    mean = sum(sum(r.seconds.values()) for r in done) / len(done)
+    mean = sum(sum(steps_of(r.seconds).values()) for r in done) / len(done)
     to_come = progress["rounds"] - len(done)
     started = next((r.started_at for r in record.rounds if r.finished_at is None), None)
     spent = (datetime.now(UTC) - started).total_seconds() if started else 0.0

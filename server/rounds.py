@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime
 
 from common.bundle import FLOAT, PROGRAM, QUANTIZED, Bundle, load_bundle, save_bundle
+from common.data.balance import pooled_class_shares
 from common.errors import ConversionRefused, FedqanaError, SiteRefused
 from common.messages import (
     Answer,
@@ -31,7 +32,14 @@ from common.seeds import derive_seed
 from common.update_reach import optimizer_steps
 from server.accepted_sites import AcceptedSites
 from server.bundle_delivery import files_for_sites, sign_folder
-from server.checkpoint import DONE, FINAL, CheckpointFile, RunState
+from server.checkpoint import (
+    DONE,
+    FINAL,
+    STEPS,
+    STEPS_WITHOUT_VERSION,
+    CheckpointFile,
+    RunState,
+)
 from server.class_registry import grow_moments, newly_met, registered_counts
 from server.flower import aggregate
 from server.history.store import History
@@ -46,6 +54,7 @@ from server.plan import RunPlan
 from server.progress import Progress, tell
 from server.run_folder import RunFolder
 from server.run_log import RunLog
+from server.step_times import CHECKPOINT, StepTimes
 from server.transport import Transport
 from server.validation import (
     check_deployment,
@@ -93,7 +102,8 @@ class Coordinator:
         self._log = RunLog(history, plan)
         self._checkpoint = CheckpointFile(folder.checkpoint)
         self._state = RunState(1, "train", plan.classes, {})
-        self._sites = AcceptedSites(plan, transport, self._log, self._tell)
+        self._times = StepTimes()
+        self._sites = AcceptedSites(plan, transport, self._log, self._tell, self._times)
 
     def run(self) -> None:
         """Run to the end; an expected error is recorded as the run's reason and raised again."""
@@ -139,17 +149,21 @@ class Coordinator:
             started = time.perf_counter()
             state.started_at = state.started_at or datetime.now(UTC).isoformat()
             outcome = steps[state.step]()
-            state.seconds[state.step] = round(time.perf_counter() - started, 3)
+            state.seconds |= self._times.finished(state.step, time.perf_counter() - started)
             if state.step != FINAL:
                 self._log.round(state)
             self._tell(state.step, outcome, done=True)
             if state.step == FINAL:
                 state.step = DONE
             else:
-                state.advance()
+                deploys = self._plan.deploys(state.round)
+                state.advance(STEPS if deploys else STEPS_WITHOUT_VERSION)
                 if state.round > self._plan.rounds:
                     state.round, state.step = self._plan.rounds, FINAL
+            started = time.perf_counter()
             self._checkpoint.save(state)
+            saving = state.seconds.get(CHECKPOINT, 0.0) + time.perf_counter() - started
+            state.seconds[CHECKPOINT] = round(saving, 3)  # the last one counts for the next round
 
     # -- the steps of a round -----------------------------------------------------------------
 
@@ -161,6 +175,8 @@ class Coordinator:
         current = state.floating if phase == "float" else state.quantized
         if phase == "qat" and state.round == plan.float_rounds + 1:
             state.strategy = {}  # moments of the float network mean nothing to the quantized one
+        corrected = plan.balance == "prior"
+        shares = state.class_prior if corrected and plan.class_prior == "pooled" else ()
         ask_of = {
             site: TrainAsk(
                 run=plan.run,
@@ -171,11 +187,12 @@ class Coordinator:
                 epochs=plan.local_epochs,
                 batch=plan.batch,
                 learning_rate=plan.learning_rate_in(state.round),
-                prior_strength=plan.prior_strength if plan.balance == "prior" else 0.0,
+                prior_strength=plan.prior_strength if corrected else 0.0,
                 proximal=plan.proximal if plan.strategy == "fedprox" else 0.0,
                 balance=plan.balance,
                 smote_share=plan.smote_share,
                 seed=derive_seed(plan.seed, "train", state.round, site),
+                class_prior=shares if len(shares) == len(state.classes) else (),
                 fixed_batch_norm=plan.fixes_batch_norm(state.round),
                 event_penalty=plan.event_penalty,
                 distillation=plan.distillation if phase == "qat" else 0.0,
@@ -217,7 +234,10 @@ class Coordinator:
         updates = {site: (arrays, reply.examples) for site, (reply, arrays) in replies.items()}
         state.aggregated = len(updates)
         state.counted.update(dict.fromkeys(updates, state.round))
-        combined, state.strategy = aggregate(plan, state.round, current, updates, state.strategy)
+        with self._times.part("combining"):
+            combined, state.strategy = aggregate(
+                plan, state.round, current, updates, state.strategy
+            )
         if phase == "float":
             state.floating = combined
         else:
@@ -229,7 +249,7 @@ class Coordinator:
     def _evaluate(self) -> str:
         plan, state = self._plan, self._state
         phase = plan.phase(state.round)
-        calibrate = phase == "float"
+        calibrate = phase == "float" and plan.deploys(state.round)
         ask = EvaluateAsk(
             run=plan.run,
             round=state.round,
@@ -238,7 +258,7 @@ class Coordinator:
             config=plan.config,
             calibrate=calibrate,
         )
-        weights = state.floating if calibrate else state.quantized
+        weights = state.floating if phase == "float" else state.quantized
         n_layers = len(chain_names(plan.config))
         replies = self._sites.ask(
             "evaluate",
@@ -257,10 +277,13 @@ class Coordinator:
             state.ranges = combined_ranges(
                 [(reply.ranges, reply.calibration_images) for reply, _ in replies.values()]
             )
-            state.quantized = quantize_after_training(state.floating, state.ranges, plan.config)
+            state.quantized = quantize_after_training(
+                state.floating, state.ranges, plan.config, self._times
+            )
         pooled = ScoreCounts.zeros(len(state.classes))
         for site in sorted(replies):
             pooled = pooled + replies[site][1]
+        state.class_prior = pooled_class_shares(pooled.confusion.sum(axis=1))
         summary = summarize(pooled, state.classes)
         state.metrics = {"validation": summary.to_json(), "sites": sorted(replies)}
         return f"balanced accuracy {_shown(summary.balanced_accuracy.value)} ({pooled.n} cases)"
@@ -268,16 +291,17 @@ class Coordinator:
     def _bundle(self) -> str:
         state = self._state
         try:
-            bundle = build_bundle(self._plan, state)
+            bundle = build_bundle(self._plan, state, self._times)
         except ConversionRefused as error:
             # Nobody's fault that could be told: the run goes on from the last weights that did.
             self._log.event("round-discarded", str(error), state.round)
             self._go_back()
-            bundle = build_bundle(self._plan, state)
+            bundle = build_bundle(self._plan, state, self._times)
         folder = self._folder.version(state.round)
-        save_bundle(bundle, folder)
-        if self._bundle_key is not None:
-            sign_folder(folder, self._bundle_key)
+        with self._times.part("saving"):
+            save_bundle(bundle, folder)
+            if self._bundle_key is not None:
+                sign_folder(folder, self._bundle_key)
         self._log.version(bundle, folder)
         fits = [name for name, report in bundle.card.fit.items() if report["fits"]]
         size = len(bundle.files["program.fbz"]) // 1024
@@ -289,8 +313,8 @@ class Coordinator:
         n_classes = len(state.classes)
         # Both remember the step that led astray.
         state.strategy, state.counted = {}, {}
-        if state.round > 1:
-            before = load_bundle(self._folder.version(state.round - 1))
+        if version := plan.version_before(state.round):
+            before = load_bundle(self._folder.version(version))
             floating, quantized = before.weights(FLOAT), before.weights(QUANTIZED)
             state.ranges, state.metrics = before.card.ranges, dict(before.card.metrics)
         else:

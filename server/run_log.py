@@ -12,7 +12,7 @@ from common.errors import RunNotFound
 from common.files import sha256_of
 from common.messages import DeployReply, HandshakeReply, Kind
 from common.score_counts import ScoreCounts
-from server.checkpoint import STEPS, RunState
+from server.checkpoint import STEPS, STEPS_WITHOUT_VERSION, RunState
 from server.history.records import EdgeUpdate, ModelVersion, Round, Run, Site, SiteResult
 from server.history.store import History
 from server.plan import RunPlan
@@ -102,13 +102,14 @@ class RunLog:
 
     def round(self, state: RunState) -> None:
         """The round as far as it has come; finished once its last step is done."""
+        steps = STEPS if self._plan.deploys(state.round) else STEPS_WITHOUT_VERSION
         self._history.save_round(
             Round(
                 run_id=self._plan.run,
                 number=state.round,
                 phase=self._plan.phase(state.round),
                 started_at=datetime.fromisoformat(state.started_at),
-                finished_at=datetime.now(UTC) if state.step == STEPS[-1] else None,
+                finished_at=datetime.now(UTC) if state.step == steps[-1] else None,
                 sites_asked=len(state.sites),
                 sites_aggregated=state.aggregated,
                 seconds=dict(state.seconds),
@@ -128,7 +129,7 @@ class RunLog:
 
         ``checked`` is the validated reply, or a tuple that begins with it.
         """
-        message = checked[0] if isinstance(checked, tuple) else checked
+        message = _message(checked)
         self._history.save_site_result(
             SiteResult(
                 run_id=self._plan.run,
@@ -137,7 +138,7 @@ class RunLog:
                 step=step,
                 accepted=not reason,
                 reason=reason,
-                seconds=float(getattr(message, "seconds", 0.0)),
+                seconds=seconds_of(checked),
                 bytes_down=delivery.bytes_down if delivery else 0,
                 bytes_up=delivery.bytes_up if delivery else 0,
                 result=_kept(step, message),
@@ -194,6 +195,16 @@ class RunLog:
     def classes(self, codes: tuple[str, ...]) -> None:
         """The run's class registry as it is now."""
         self._history.set_classes(self._plan.run, codes)
+
+
+def seconds_of(checked: object) -> float:
+    """How long a site says that it worked for a checked reply; 0 for none."""
+    return float(getattr(_message(checked), "seconds", 0.0))
+
+
+def _message(checked: object) -> object:
+    """The validated reply, which a tuple of a reply and what came with it begins with."""
+    return checked[0] if isinstance(checked, tuple) else checked
 
 
 def _kept(step: Kind, message: object) -> dict[str, object]:

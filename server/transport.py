@@ -1,7 +1,8 @@
 """How the coordinator reaches sites, as the round loop sees it: no engine in sight."""
 
+import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from common.messages import Answer, Instruction
@@ -15,13 +16,15 @@ class Delivery:
     """What came back from one node.
 
     ``answer`` is None and ``problem`` a short code where the reply was an error of the engine
-    or had not the agreed form. Bytes are payloads without framing.
+    or had not the agreed form. Bytes are payloads without framing. ``at`` is when it came, on
+    `time.monotonic`'s clock.
     """
 
     answer: Answer | None
     problem: str
     bytes_down: int
     bytes_up: int
+    at: float = field(default_factory=time.monotonic, compare=False)
 
 
 class Transport(Protocol):

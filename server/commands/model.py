@@ -83,6 +83,12 @@ def describe(model: str, data: Path | None, out: Path, database: str | None, as_
     "quantized network.",
 )
 @click.option(
+    "--all-symmetries",
+    is_flag=True,
+    help="Judge the mean of the scores over the eight symmetries of each image (quarter turns and "
+    "flips); takes eight times as long.",
+)
+@click.option(
     "--skip-unknown", is_flag=True, help="Leave out images of classes the model does not have."
 )
 @click.option(
@@ -107,6 +113,7 @@ def evaluate(
     validation: Path | None,
     backend: "Backend",
     agreement: bool,
+    all_symmetries: bool,
     skip_unknown: bool,
     crop: "CropName",
     saliency_weights: str,
@@ -122,7 +129,17 @@ def evaluate(
 
     choice = CropChoice(crop, saliency_weights)
     told = _evaluated(
-        model, data, validation, backend, agreement, skip_unknown, choice, cache, out, database
+        model,
+        data,
+        validation,
+        backend,
+        agreement,
+        all_symmetries,
+        skip_unknown,
+        choice,
+        cache,
+        out,
+        database,
     )
     if as_json:
         click.echo(json.dumps(told, indent=2))
@@ -138,6 +155,7 @@ def _evaluated(
     validation: Path | None,
     backend: "Backend",
     agreement: bool,
+    all_symmetries: bool,
     skip_unknown: bool,
     choice: "CropChoice",
     cache: Path | None,
@@ -170,6 +188,7 @@ def _evaluated(
             backend,
             validation=fitted_on,
             with_agreement=agreement,
+            all_symmetries=all_symmetries,
             crop=crop,
             cache=cache,
             advance=lambda images: progress.advance(task, images),
@@ -179,5 +198,6 @@ def _evaluated(
         "data": str(data),
         "images": len(folder.images),
         "skipped": folder.skipped,
+        "all_symmetries": all_symmetries,
         **result.to_json(),
     }

@@ -102,7 +102,8 @@ def print_evaluation(told: dict[str, Any]) -> None:
     console = plain_console()
     console.print(f"model     {told['model']}")
     console.print(f"data      {told['data']}: {told['images']} images")
-    console.print(f"computed  {told['backend']}")
+    views = ", mean over the 8 symmetries of each image" if told["all_symmetries"] else ""
+    console.print(f"computed  {told['backend']}{views}")
     for label, count in told["skipped"].items():
         console.print(f"left out  {count} images labelled {label!r}, which the model does not have")
     print_metrics(told["metrics"], "Metrics")

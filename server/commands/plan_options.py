@@ -8,9 +8,9 @@ import click
 F = TypeVar("F", bound=Callable[..., Any])
 
 _OPTIONS = [
-    click.option("--rounds", "float_rounds", default=24, show_default=True, help="Float rounds."),
+    click.option("--rounds", "float_rounds", default=48, show_default=True, help="Float rounds."),
     click.option(
-        "--qat-rounds", default=6, show_default=True, help="Quantization-aware rounds after them."
+        "--qat-rounds", default=8, show_default=True, help="Quantization-aware rounds after them."
     ),
     click.option("--local-epochs", default=1, show_default=True, help="Epochs per site and round."),
     click.option("--batch", default=64, show_default=True, help="Cases per training step."),
@@ -18,7 +18,7 @@ _OPTIONS = [
     click.option("--qat-learning-rate", default=1e-4, show_default=True, help="Of the QAT phase."),
     click.option(
         "--freeze-batch-norm",
-        default=0.5,
+        default=0.25,
         show_default=True,
         help="Share of the float rounds after which batch norm's statistics are fixed; 1: never.",
     ),
@@ -66,6 +66,14 @@ _OPTIONS = [
         show_default=True,
         type=click.Choice(["prior", "smote", "none"]),
         help="Against class imbalance: prior correction of the local loss, SMOTE, or nothing.",
+    ),
+    click.option(
+        "--class-prior",
+        default="pooled",
+        show_default=True,
+        type=click.Choice(["pooled", "site"]),
+        help="Whose shares of the classes that correction is by: of all sites' validation lesions "
+        "together, or of the site's own training cases.",
     ),
     click.option(
         "--smote-share",

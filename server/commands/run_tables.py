@@ -10,6 +10,7 @@ from server.commands.terminal import plain_console, print_table
 from server.comparison import ComparedHead, HeadSpread, Spread
 from server.history.records import Round, RunRecord, RunSummary
 from server.report.readings import new_classes
+from server.step_times import steps_of, where_time_went
 
 _LAST_EVENTS = 12
 
@@ -92,6 +93,14 @@ def print_record(record: RunRecord) -> None:
         ["round", "phase", "sites in", "seconds", "of which"],
         [_round_row(round_) for round_ in record.rounds],
     )
+    went = where_time_went(round_.seconds for round_ in record.rounds)
+    whole = sum(went.values())
+    if whole:
+        print_table(
+            "Where the time went",
+            ["what", "seconds", "share"],
+            [[what, f"{s:.1f}", f"{100 * s / whole:.1f} %"] for what, s in went.items()],
+        )
     print_table("Replies", ["site", "accepted", "not accepted"], _reply_rows(record))
     print_table(
         "Model versions",
@@ -154,12 +163,13 @@ def _print_run(record: RunRecord) -> None:
 
 
 def _round_row(round_: Round) -> list[str]:
+    steps = steps_of(round_.seconds)
     return [
         str(round_.number),
         round_.phase,
         f"{round_.sites_aggregated} of {round_.sites_asked}",
-        f"{sum(round_.seconds.values()):.1f}" if round_.finished_at else "not finished",
-        ", ".join(f"{step} {seconds:.1f}" for step, seconds in round_.seconds.items()),
+        f"{sum(steps.values()):.1f}" if round_.finished_at else "not finished",
+        ", ".join(f"{step} {seconds:.1f}" for step, seconds in steps.items()),
     ]
 
 

@@ -14,6 +14,7 @@ from server.history.excerpts import Excerpts
 from server.history.records import Member, RunRecord, Site, SiteResult
 from server.run_control import Control, read_control, run_names
 from server.server_settings import ServerFolder
+from server.step_times import steps_of
 
 _ORDER = {"handshake": 0, "train": 1, "evaluate": 2, "deploy": 4, "share": 5, "final": 6}
 
@@ -183,7 +184,7 @@ def _minutes_left(record: RunRecord | None, total: int) -> float | None:
     finished = [r for r in record.rounds if r.finished_at is not None] if record else []
     if record is None or not finished:
         return None
-    mean = sum(sum(r.seconds.values()) for r in finished) / len(finished)
+    mean = sum(sum(steps_of(r.seconds).values()) for r in finished) / len(finished)
     started = next((r.started_at for r in record.rounds if r.finished_at is None), None)
     spent = (datetime.now(UTC) - started).total_seconds() if started else 0.0
     return max(0.0, (total - len(finished)) * mean - min(spent, mean)) / 60

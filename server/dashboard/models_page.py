@@ -106,7 +106,7 @@ def version_rows(
                 name=name,
                 run=version.run_id,
                 version=version.version,
-                parent=f"version {version.version - 1}" if version.version > 1 else "new weights",
+                parent=_parent(version, versions),
                 phase=version.phase,
                 made=version.created_at,
                 metrics=tuple(metric(version.metrics, key) for key in _METRICS),
@@ -118,6 +118,13 @@ def version_rows(
             )
         )
     return rows
+
+
+def _parent(version: ModelVersion, listed: Sequence[ModelVersion]) -> str:
+    """What a version was trained from; not every round of a run need make a version."""
+    earlier = [v.version for v in listed if v.run_id == version.run_id]
+    before = max((n for n in earlier if n < version.version), default=version.version - 1)
+    return f"version {before}" if before else "new weights"
 
 
 def metric(metrics: dict[str, Any], key: str) -> Cell:

@@ -37,6 +37,7 @@ _METRIC_COLUMNS = (
     "macro-F1",
     "AUC (macro)",
     "melanoma sens. at 90 % spec.",
+    "melanoma sens. at 95 % spec.",
 )
 
 
@@ -245,5 +246,6 @@ def _latest(record: RunRecord) -> HeadCounts | None:
 
 def _metrics_row(name: str, counts: ScoreCounts, codes: tuple[str, ...]) -> list[Cell]:
     s = summarize(counts, codes)
-    found = [s.accuracy, s.balanced_accuracy, s.macro_f1, s.macro_auc, s.melanoma_sensitivity]
+    overall = (s.accuracy, s.balanced_accuracy, s.macro_f1, s.macro_auc)
+    found = (*overall, s.melanoma_sensitivity, s.melanoma_sensitivity_95)
     return [words(name), count(counts.n), *(estimate(value) for value in found)]

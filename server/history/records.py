@@ -44,7 +44,10 @@ class Site:
 
 @dataclass(frozen=True)
 class Round:
-    """One round of a run; ``phase`` is "float" or "qat", ``seconds`` maps steps to wall time."""
+    """One round of a run; ``phase`` is "float" or "qat", ``seconds`` maps steps to wall time.
+
+    Parts of a step are in it too, as "STEP/PART" (`server.step_times`).
+    """
 
     run_id: str
     number: int

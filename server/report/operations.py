@@ -4,6 +4,7 @@ from server.history.records import EdgeUpdate, RunRecord
 from server.report import figures
 from server.report.chip import program_section, updates_section
 from server.report.readings import is_final, site_names, traffic
+from server.report.times import time_section
 from server.report.view import (
     DASH,
     Cell,
@@ -11,7 +12,6 @@ from server.report.view import (
     Section,
     Table,
     count,
-    duration,
     moment,
     size,
     words,
@@ -27,7 +27,7 @@ def operation_sections(record: RunRecord) -> list[Section]:
         updates_section(record),
         _traffic(record),
         _sites(record),
-        _time(record),
+        time_section(record),
         _unmeasured(record),
         _events(record),
     ]
@@ -104,34 +104,6 @@ def _sites(record: RunRecord) -> Section | None:
     else:
         text = "No site missed a step."
     return Section("Sites", [text], tables=tables)
-
-
-def _time(record: RunRecord) -> Section | None:
-    if not record.rounds:
-        return None
-    steps = list(dict.fromkeys(step for r in record.rounds for step in r.seconds))
-    rows = []
-    for r in record.rounds:
-        wall = (r.finished_at - r.started_at).total_seconds() if r.finished_at else None
-        rows.append(
-            [
-                count(r.number),
-                words(r.phase),
-                Cell(f"{r.sites_aggregated} of {r.sites_asked}", number=True),
-                *(
-                    Cell(duration(r.seconds[step]) if step in r.seconds else DASH, number=True)
-                    for step in steps
-                ),
-                Cell("not finished" if wall is None else duration(wall), number=True),
-            ]
-        )
-    table = Table(
-        "Wall time per round and step",
-        ["round", "phase", "sites aggregated", *steps, "whole round"],
-        rows,
-        folded=len(rows) > 12,
-    )
-    return Section("Time", tables=[table])
 
 
 def _unmeasured(record: RunRecord) -> Section:

@@ -34,6 +34,13 @@ _CACHE = "cache"
 )
 @plan_options
 @click.option(
+    "--deploy-every",
+    default=1,
+    show_default=True,
+    help="Rounds from one deployment to the next; those between only train and evaluate. The last "
+    "round of each phase is always deployed.",
+)
+@click.option(
     "--arrivals",
     default=0.1,
     show_default=True,
@@ -83,6 +90,7 @@ def simulate(
     classes: "ClassMap",
     sites: str,
     network: str,
+    deploy_every: int,
     arrivals: float,
     new_class: str | None,
     baseline: str,
@@ -129,7 +137,7 @@ def simulate(
                 "crop": crop,
                 "saliency_weights": saliency_weights,
             },
-            {**settings, "seed": seed},
+            {**settings, "seed": seed, "deploy_every": deploy_every},
             network,
             new_class,
         )

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
@@ -14,6 +15,7 @@ from PIL import Image
 from common.bundle import PROGRAM, Bundle
 from common.calibration import probabilities
 from common.classes import ClassMap
+from common.data.augmentation import turn
 from common.data.preparation import centre_crop, prepare_cases, whole_frame
 from common.data.readers import read_lesion_images
 from common.data.synthetic import synthetic_lesion_images, write_class_folders
@@ -110,6 +112,23 @@ def test_evaluate_gives_the_numbers_of_the_network_itself(
     assert value["confusion"] == counts.confusion.tolist()
     assert value["metrics"] == summarize(counts, CODES).to_json()
     assert value["agreement"] is None and value["skipped"] == {}
+
+
+def test_all_symmetries_are_judged_together_and_the_conversion_by_itself(
+    out: Path, data: Path
+) -> None:
+    options = ("evaluate", f"{RUN}:2", "--out", out, "--data", data, "--all-symmetries")
+    value = told(*options, "--agreement")
+    classes, program = ClassMap(CODES), tiny_weights()[2]
+    images = prepare_cases(read_lesion_images(data, classes), classes, size=TINY.input_size)
+    views = [turn(images.images, np.full(len(images), s)) for s in range(8)]
+    scores = np.mean([program.predict_potentials(view) for view in views], axis=0)
+    counts = ScoreCounts.from_logits(scores, images.labels)
+    assert value["metrics"] == summarize(counts, CODES).to_json()
+    assert value["all_symmetries"] is True
+    assert value["agreement"]["images"] == len(images)
+    assert value["agreement"]["equal_predictions"] == len(images)
+    assert "mean over the 8 symmetries" in invoke(*options).stdout
 
 
 def test_images_are_cropped_as_they_were_for_training(

@@ -11,7 +11,7 @@ import pytest
 from flwr.app import Context, Message, RecordDict
 
 from common.flower_records import (
-    pack_instruction,
+    pack_instructions,
     payload_bytes,
     payload_sha256,
     unpack_answer,
@@ -273,7 +273,7 @@ def home(run: Finished, tmp_path: Path) -> Path:
 
 def handshake(home: Path) -> Answer:
     ask = HandshakeAsk(protocol=PROTOCOL, run="r", classes=("nv", "mel"), config=TINY)
-    content = pack_instruction(Instruction("handshake", ask))
+    (content,) = pack_instructions([Instruction("handshake", ask)])
     message = Message(content, dst_node_id=1, message_type="query.handshake")
     message.metadata.__dict__["_message_id"] = "1"
     context = Context(1, 1, {"site-folder": str(home)}, RecordDict(), {})
