@@ -32,15 +32,20 @@ def stale(texts: dict[str, str]) -> list[str]:
 
 
 def _page(context: click.Context) -> str:
-    command = context.command
-    parts = [f"# {context.command_path}", _block(context)]
+    parts = [f"# {context.command_path}", _block(context), *_members(context)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _members(context: click.Context) -> list[str]:
+    """Headings and texts of a group's commands, and of the groups within it."""
+    command, parts = context.command, []
     if isinstance(command, click.Group):
         for name in command.list_commands(context):
             member = command.get_command(context, name)
             assert member is not None
             below = _context(member, name, context)
-            parts += [f"## {below.command_path}", _block(below)]
-    return "\n\n".join(parts) + "\n"
+            parts += [f"## {below.command_path}", _block(below), *_members(below)]
+    return parts
 
 
 def _block(context: click.Context) -> str:

@@ -10,6 +10,9 @@ import click
 
 from common.classes import ClassMap
 from common.commands.options import classes_option
+from simulation.commands.bench_accuracy import accuracy
+from simulation.commands.bench_sites import sites
+from simulation.commands.bench_strategies import strategies
 
 if TYPE_CHECKING:
     from simulation.bench.measurements import Bench
@@ -130,6 +133,11 @@ def bench() -> None:
     Whole lesions are split 80/10/10; nothing is chosen on test lesions. Programs run on Akida's
     software backend unless this machine has a device.
     """
+
+
+bench.add_command(accuracy)
+bench.add_command(sites)
+bench.add_command(strategies)
 
 
 @bench.command()

@@ -1,0 +1,238 @@
+"""Making a record: the cases of a seed, a network trained on them, judged once at the end."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from common.arrays import from_npz, to_npz
+from common.classes import HAM10000_CLASSES, ClassMap
+from common.data.augmentation import turn
+from common.data.smote import SHARE
+from common.errors import ModelNotFound, SettingsError
+from common.files import write_atomically
+from common.keras_setup import keras, tf
+from common.qana.config import DEMO_CONFIG, QanaConfig
+from common.qana.weights import named_weights, set_weights
+from common.saliency.choice import Tell
+from common.seeds import derive_seed
+from simulation.bench.accuracy.central_training import CentralTrainer, Epoch, Schedule
+from simulation.bench.accuracy.graphs import build_graph
+from simulation.bench.accuracy.judging import Scores, judge, shown_accuracy
+from simulation.bench.accuracy.records import found_record, record_file, stem_of, write_record
+from simulation.bench.accuracy.rows import ALONE, FLIPS, LEAKY, POOLED, Row, row_of
+from simulation.bench.accuracy.seed_data import VIEWS, SeedCases, data_name, seed_cases
+from simulation.bench.records import Record, software_versions
+
+CONFIGS = {"default": QanaConfig(), "small": DEMO_CONFIG}
+
+FLOAT32 = "TensorFlow float32 on CPU"
+BFLOAT16 = "TensorFlow bfloat16 (oneDNN mixed precision) on CPU"
+
+SYMMETRIES = 8
+"""Of the square: what "test-flips" takes the mean over."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """How records are made; the defaults of ``schedule`` are those of docs/benchmarks.md.
+
+    ``schedule`` holds epochs, batch, learning rate and batch norm's share; the rest of it is the
+    row's. ``tell`` gets lines of progress, ``finding`` the progress of a saliency crop.
+    """
+
+    data: str
+    out: Path
+    classes: ClassMap = HAM10000_CLASSES
+    network: str = "default"
+    schedule: Schedule = field(default_factory=Schedule)
+    saliency_weights: str = ""
+    bfloat16: bool = False
+    tell: Callable[[str], None] = lambda line: None
+    finding: Tell = lambda done, total: None
+
+    @property
+    def config(self) -> QanaConfig:
+        """QANA's shape."""
+        return CONFIGS[self.network]
+
+
+def make_record(row: Row, seed: int, options: Options) -> Record:
+    """The record of a row and seed, from ``options.out`` where it was made before.
+
+    Raises
+    ------
+    SettingsError
+        One that was made otherwise is there; options that do not go with the row.
+    ModelNotFound
+        The weights of "pooled" that "test-flips" needs are not there.
+    DataError
+        As `seed_cases`.
+    """
+    if options.bfloat16 and row.graph != "resnet18":
+        raise SettingsError(f"--bfloat16 goes with the row 'resnet18', not with '{row.name}'")
+    settings = _settings(row, options)
+    found = found_record(options.out, row.name, seed, settings)
+    if found is not None:
+        return found
+    cases = seed_cases(
+        row, options.data, seed, options.classes, options.config.input_size, options.out,
+        options.saliency_weights, options.finding,
+    )  # fmt: skip
+    started = time.perf_counter()
+    _use_bfloat16(options.bfloat16)
+    model = build_graph(
+        row.graph, options.config, len(cases.codes), derive_seed(seed, "bench", "weights")
+    )
+    about: Record = {
+        "row": row.name,
+        "seed": seed,
+        "settings": settings,
+        "command": _command(row, seed, options),
+        "versions": software_versions(),
+        "backend": BFLOAT16 if options.bfloat16 else FLOAT32,
+        "threads": tf.config.threading.get_intra_op_parallelism_threads() or "all",
+        "parameters": int(sum(np.prod(w.shape) for w in model.trainable_weights)),
+        "train": {
+            **_size(cases.real.lesion_ids),
+            "made_by_smote": len(cases.train) - len(cases.real),
+        },
+        "test": {**_size(cases.test.lesion_ids), "sha256": cases.test_hash()},
+        "overlap": cases.overlap(),
+    }
+    if row.name == FLIPS:
+        scores, held_scores = _flipped(model, seed, options, cases)
+    else:
+        trainer = _trained(model, row, seed, options, cases)
+        scores = trainer.logits(cases.test.images)
+        held_scores = trainer.logits(cases.validation.images) if len(cases.validation) else None
+        write_atomically(_weights_file(options, row, seed), to_npz(named_weights(model)))
+    about["result"] = judge(scores, held_scores, cases, row.prior_strength)
+    about["seconds"] = round(time.perf_counter() - started, 1)
+    write_record(options.out, about)
+    _partial_file(options, row, seed).unlink(missing_ok=True)
+    return about
+
+
+def _settings(row: Row, options: Options) -> dict[str, Any]:
+    """What two records of one row must have in common to be averaged."""
+    schedule = _schedule(row, 0, options)
+    settings: dict[str, Any] = {
+        "data": data_name(options.data),
+        "classes": list(options.classes.codes),
+        "sites": "source",
+        "network": options.network,
+        "graph": row.graph,
+        "epochs": schedule.epochs,
+        "batch": schedule.batch,
+        "learning_rate": schedule.learning_rate,
+        "freeze_batch_norm": schedule.freeze_batch_norm,
+        "prior_strength": schedule.prior_strength,
+        "augmented": schedule.augmented,
+        "mixup": schedule.mixup,
+        "smote_share": SHARE if row.smote else 0.0,
+        "crop": row.crop,
+        "saliency_weights": Path(options.saliency_weights).name,
+        "bfloat16": options.bfloat16,
+    }
+    if row.name == FLIPS:
+        settings["symmetries"] = SYMMETRIES
+    if row.name == LEAKY:
+        settings["views"] = VIEWS
+    return settings
+
+
+def _schedule(row: Row, seed: int, options: Options) -> Schedule:
+    """A row's schedule; the leaky protocol's passes are of `VIEWS` times as many images."""
+    epochs = options.schedule.epochs
+    return replace(
+        options.schedule,
+        epochs=max(1, round(epochs / VIEWS)) if row.name == LEAKY else epochs,
+        prior_strength=row.prior_strength,
+        augmented=row.augmented,
+        mixup=row.mixup,
+        seed=derive_seed(seed, "bench", row.graph),
+    )
+
+
+def _trained(
+    model: keras.Model, row: Row, seed: int, options: Options, cases: SeedCases
+) -> CentralTrainer:
+    """The model after its last epoch; validation lesions are looked at, nothing is chosen."""
+    trainer, schedule = CentralTrainer(model), _schedule(row, seed, options)
+
+    def told(epoch: Epoch) -> None:
+        shown = None
+        if len(cases.validation):
+            shown = shown_accuracy(trainer.logits(cases.validation.images), cases.validation)
+        held = "" if shown is None else f"validation balanced accuracy {shown:.3f}, "
+        options.tell(
+            f"{row.name} seed {seed} epoch {epoch.number}/{schedule.epochs}: "
+            f"loss {epoch.loss:.3f}, {held}{epoch.seconds:.0f} s"
+        )
+
+    trainer.train(cases.train, schedule, told, _partial_file(options, row, seed))
+    return trainer
+
+
+def _flipped(
+    model: keras.Model, seed: int, options: Options, cases: SeedCases
+) -> tuple[Scores, Scores | None]:
+    """Mean logits of test and validation images over the symmetries, by the pooled network."""
+    pooled = row_of(POOLED)
+    there = found_record(options.out, POOLED, seed, _settings(pooled, options))
+    file = _weights_file(options, pooled, seed)
+    if there is None or not file.exists():
+        raise ModelNotFound(
+            f"{FLIPS} needs the network of {record_file(options.out, POOLED, seed)}; make it with "
+            f"'{_command(pooled, seed, options)} --out {options.out}'"
+        )
+    set_weights(model, from_npz(file.read_bytes()))
+    trainer = CentralTrainer(model)
+
+    def mean_logits(images: Any) -> Scores:
+        total = np.zeros((len(images), len(cases.codes)), np.float32)
+        for symmetry in range(SYMMETRIES):
+            total += trainer.logits(turn(images, np.full(len(images), symmetry)))
+        return total / np.float32(SYMMETRIES)
+
+    held = cases.validation.images
+    return mean_logits(cases.test.images), mean_logits(held) if len(held) else None
+
+
+def _use_bfloat16(wanted: bool) -> None:
+    """Whether TensorFlow's graphs compute in bfloat16 where oneDNN can; weights stay float32."""
+    tf.config.optimizer.set_experimental_options({"auto_mixed_precision_onednn_bfloat16": wanted})
+
+
+def _size(lesion_ids: tuple[str, ...]) -> dict[str, int]:
+    return {"lesions": len(set(lesion_ids)), "images": len(lesion_ids)}
+
+
+def _weights_file(options: Options, row: Row, seed: int) -> Path:
+    return options.out / f"{stem_of(row.name, seed)}.npz"
+
+
+def _partial_file(options: Options, row: Row, seed: int) -> Path:
+    return options.out / f"{stem_of(row.name, seed)}.partial.npz"
+
+
+def _command(row: Row, seed: int, options: Options) -> str:
+    """What makes the record again, but for where the data and the records are."""
+    usual, mine = Schedule(), options.schedule
+    name = f"{ALONE} --site {row.site}" if row.site else row.name
+    text = f"fedqana bench accuracy run {name} --data {data_name(options.data)} --seed {seed}"
+    text += f" --epochs {mine.epochs}"
+    for option in ("batch", "learning_rate", "freeze_batch_norm"):
+        if getattr(mine, option) != getattr(usual, option):
+            text += f" --{option.replace('_', '-')} {getattr(mine, option):g}"
+    if options.network != "default":
+        text += f" --network {options.network}"
+    if options.classes != HAM10000_CLASSES:
+        text += f" --classes {','.join(options.classes.codes)}"
+    if options.saliency_weights:
+        text += f" --saliency-weights {Path(options.saliency_weights).name}"
+    return text + (" --bfloat16" if options.bfloat16 else "")

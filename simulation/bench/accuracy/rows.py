@@ -1,0 +1,94 @@
+"""The rows that `fedqana bench accuracy run` can make, as plain values; nothing heavy is imported.
+
+Every row is QANA in float on all sites' training lesions together but for what it names.
+"""
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
+
+from common.errors import SettingsError
+
+if TYPE_CHECKING:
+    from common.saliency.choice import CropName
+
+Graph = Literal["qana", "no-attention", "no-se", "no-residual", "plain-convolutions", "resnet18"]
+"""The float networks: QANA, QANA without one of its elements, and ResNet-18."""
+
+ALONE = "alone"
+FLIPS = "test-flips"
+LEAKY = "leaky"
+POOLED = "pooled"
+
+MIXUP_ALPHA = 0.2
+"""Of the Beta distribution, as for ImageNet in Zhang et al., arXiv 1710.09412."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """How a row's network is built and trained.
+
+    Parameters
+    ----------
+    name : str
+        Of the row; records, files and tables call it that.
+    graph : Graph
+    prior_strength : float
+        tau of the logit adjustment (arXiv 2007.07314); 0 switches it off.
+    smote : bool
+        Each site's smaller classes are filled by SMOTE, as in a run with ``--balance smote``.
+    augmented : bool
+        A new random view of every image in every epoch.
+    mixup : float
+        alpha of mixup; 0 for none.
+    crop : CropName
+        What of each image the network sees.
+    site : str
+        The only site that is trained on, or empty for all of them.
+    """
+
+    name: str
+    graph: Graph = "qana"
+    prior_strength: float = 1.0
+    smote: bool = False
+    augmented: bool = True
+    mixup: float = 0.0
+    crop: "CropName" = "centre"
+    site: str = ""
+
+
+_ROWS = (
+    Row(POOLED),
+    Row("resnet18", graph="resnet18"),
+    Row(ALONE),
+    Row("no-attention", graph="no-attention"),
+    Row("no-se", graph="no-se"),
+    Row("no-residual", graph="no-residual"),
+    Row("plain-convolutions", graph="plain-convolutions"),
+    Row("no-logit-adjustment", prior_strength=0.0),
+    Row("smote", prior_strength=0.0, smote=True),
+    Row("smote-and-logit-adjustment", smote=True),
+    Row("crop-whole", crop="whole"),
+    Row("crop-saliency", crop="saliency"),
+    Row("crop-grad-cam", crop="grad-cam"),
+    Row("crop-mask", crop="mask"),
+    Row("no-augmentation", augmented=False),
+    Row("mixup", mixup=MIXUP_ALPHA),
+    Row(FLIPS),
+    Row(LEAKY, augmented=False),
+)
+ROW_NAMES = tuple(row.name for row in _ROWS)
+
+
+def row_of(name: str, site: str = "") -> Row:
+    """The row of a name in `ROW_NAMES`; "alone" needs a site, which becomes part of its name.
+
+    Raises SettingsError where a site is missing, or given to a row that has none.
+    """
+    row = next(row for row in _ROWS if row.name == name)
+    if name == ALONE:
+        if not site:
+            raise SettingsError("alone: say which site is trained on with --site")
+        return replace(row, name=f"{ALONE}-{site}", site=site)
+    if site:
+        raise SettingsError(f"--site goes with the row '{ALONE}', not with '{name}'; leave it out")
+    return row

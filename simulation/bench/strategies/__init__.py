@@ -1,0 +1,1 @@
+"""The benchmark of strategies over layouts of sites: records of whole runs, a table, a figure."""
