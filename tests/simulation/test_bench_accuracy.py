@@ -25,6 +25,8 @@ from simulation.bench.accuracy.seed_data import SeedCases, seed_cases
 from simulation.bench.accuracy.table import markdown, summarized
 from simulation.cli import cli
 
+pytestmark = pytest.mark.timeout(900)  # real runs, on a machine that may be busy
+
 DATA = ["--data", "synthetic:80"]
 SMALL = ["--network", "small", "--epochs", "1", "--seed", "0"]
 

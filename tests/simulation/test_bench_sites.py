@@ -11,6 +11,8 @@ from simulation.commands.bench_sites import _HEADER, _row, _summary
 from tests.cli.command import fedqana
 from tests.support.tiny_run import create_tiny, record_of
 
+pytestmark = pytest.mark.timeout(900)  # real runs, on a machine that may be busy
+
 SITES = 5
 
 

@@ -24,6 +24,8 @@ from simulation.bench.strategies.table import markdown, summarized
 from simulation.cli import cli
 from tests.support.tiny_run import TINY
 
+pytestmark = pytest.mark.timeout(900)  # real runs, on a machine that may be busy
+
 ROWS = [Row("iid:2", "fedavg", 0), Row("iid:2", "fedmedian", 0)]
 PLAN = {"float_rounds": 1, "qat_rounds": 1, "local_epochs": 2, "batch": 16}
 

@@ -22,6 +22,8 @@ from tests.support.tiny_run import (
     tiny_plan,
 )
 
+pytestmark = pytest.mark.timeout(900)  # real runs, on a machine that may be busy
+
 SETTINGS = {"float_rounds": 4, "qat_rounds": 1, "deploy_every": 3}
 DATA = {"new_class": NewClass(code="bcc", round=1, site="site-1")}
 
