@@ -6,7 +6,7 @@ VENV := .venv
 READY := $(VENV)/.ready
 BIN := $(VENV)/bin
 
-.PHONY: demo test faults bench-akida setup lint docs clean
+.PHONY: demo test faults bench bench-akida setup lint docs clean
 
 setup: $(READY)
 
@@ -20,6 +20,40 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY)
 	$(BIN)/fedqana simulate --data synthetic:600 --sites source --network small --rounds 10 \
 		--qat-rounds 3 --local-epochs 6 --batch 16 --new-class bcc@4@polarized --seed 1 --out demo-out
+
+# The tables of docs/benchmarks.md; some days on 2 cores. What is there is not made again, and a stopped
+# run goes on. DATA is HAM10000, with its lesion masks.
+ACCURACY = $(BIN)/fedqana bench accuracy
+OUT := fedqana-bench
+SOURCES := rosendahl vidir_modern vidir_molemax vienna_dias
+LAYOUTS := source dirichlet:10:0.1 dirichlet:10:0.3 dirichlet:10:1 iid:10 \
+	dirichlet:50:0.1 dirichlet:50:0.3 dirichlet:50:1 iid:50
+STRATEGIES := fedavg fedprox fedadam fedyogi fedmedian fedtrimmedavg krum
+bench: $(READY)
+	@test -n "$(DATA)" || { echo "say where HAM10000 is: make bench DATA=DIR"; exit 1; }
+	for row in pooled test-flips; do \
+		$(ACCURACY) run $$row --data $(DATA) --out $(OUT)/accuracy || exit 1; done
+	$(ACCURACY) run resnet18 --data $(DATA) --bfloat16 --epochs 24 --out $(OUT)/accuracy
+	for site in $(SOURCES); do \
+		$(ACCURACY) run alone --site $$site --data $(DATA) --out $(OUT)/accuracy || exit 1; done
+	for row in pooled no-attention no-se no-residual plain-convolutions no-logit-adjustment smote \
+		smote-and-logit-adjustment crop-whole crop-saliency crop-mask mixup no-augmentation leaky; do \
+		$(ACCURACY) run $$row --data $(DATA) --epochs 24 --out $(OUT)/ablations || exit 1; done
+	for seed in 0 1 2; do \
+		run=federated-$$seed; \
+		if test -d $(OUT)/federated/$$run; then \
+			$(BIN)/fedqana simulate --resume $$run --out $(OUT)/federated || exit 1; \
+		else \
+			$(BIN)/fedqana simulate --data $(DATA) --arrivals 0 --deploy-every 12 --seed $$seed \
+				--run $$run --out $(OUT)/federated || exit 1; \
+		fi; done
+	$(BENCH) strategies run --data $(DATA) $(addprefix --sites ,$(LAYOUTS)) \
+		$(addprefix --strategy ,$(STRATEGIES)) --seed 0 --seed 1 --seed 2 \
+		--rounds 24 --qat-rounds 6 --local-epochs 1 --out $(OUT)/strategies
+	$(ACCURACY) table $(OUT)/accuracy
+	$(ACCURACY) table $(OUT)/ablations
+	$(BIN)/fedqana runs compare --spread federated-0 federated-1 federated-2 --out $(OUT)/federated
+	$(BENCH) strategies table $(OUT)/strategies --figure $(OUT)/strategies.svg
 
 # The tables of docs/conversion.md and docs/on-chip-learning.md; some five hours on 2 cores. DATA is HAM10000.
 BENCH = $(BIN)/fedqana bench

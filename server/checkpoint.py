@@ -17,9 +17,6 @@ from common.qana.weights import NamedWeights
 STEPS = ("train", "evaluate", "bundle", "deploy", "share")
 """The steps of a round in order; after the last one comes the next round's first."""
 
-STEPS_WITHOUT_VERSION = STEPS[:2]
-"""Those of a round that makes no model version (`RunPlan.deploys`)."""
-
 _SCALARS = (
     "round",
     "step",
@@ -38,6 +35,11 @@ _SCALARS = (
 
 FINAL = "final"
 DONE = "done"
+
+
+def steps_of_round(deploys: bool) -> tuple[str, ...]:
+    """The steps of a round in order; without ``deploys`` it makes no model version."""
+    return STEPS if deploys else STEPS[:2]
 
 
 @dataclass

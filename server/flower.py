@@ -297,8 +297,8 @@ def main(grid: Grid, context: Context) -> None:
     """Run or resume a run.
 
     Deployed, the run configuration has the run's name and the environment the server's folder: a
-    run configuration is sent to the sites, so it holds no path. In a simulation within one
-    process it names the folder.
+    run configuration is sent to the sites, so it holds no path. In a simulation it names the
+    folder, and it may have ``at-once`` of the transport.
     """
     if FOLDER_VARIABLE in os.environ and (run := str(context.run_config.get("run", ""))):
         from server.deployed_run import coordinate_deployed
@@ -308,4 +308,6 @@ def main(grid: Grid, context: Context) -> None:
     from server.run_folder import coordinate
 
     folder, database = (str(context.run_config[name]) for name in ("run-folder", "database"))
-    coordinate(Path(folder), FlowerTransport(grid), database)
+    at_once = context.run_config.get("at-once")
+    transport = FlowerTransport(grid, at_once=None if at_once is None else int(at_once))
+    coordinate(Path(folder), transport, database)

@@ -22,6 +22,15 @@ def half_cosine(first: float, position: int, length: int) -> float:
     return lowest + (first - lowest) * 0.5 * (1 + math.cos(math.pi * position / length))
 
 
+def fixes_statistics(share: float, number: int, count: int) -> bool:
+    """Whether batch norm's statistics are fixed in round or epoch ``number``, from 1, of ``count``.
+
+    They are after the first ``share`` of them, but not in the first one: the statistics of an
+    untrained network are made up.
+    """
+    return number > max(1, share * count)
+
+
 class RunPlan(BaseModel):
     """Settings of a run; checked once, then fixed until its end.
 
@@ -131,13 +140,10 @@ class RunPlan(BaseModel):
         return next((n for n in range(round_number - 1, 0, -1) if self.deploys(n)), 0)
 
     def fixes_batch_norm(self, round_number: int) -> bool:
-        """Whether batch norm's statistics are fixed in a round, counted from 1.
-
-        Not in the first one: the statistics of an untrained network are made up.
-        """
+        """Whether batch norm's statistics are fixed in a round, counted from 1."""
         if self.phase(round_number) == "qat":
             return False  # folded away
-        return round_number > max(1, self.freeze_batch_norm * self.float_rounds)
+        return fixes_statistics(self.freeze_batch_norm, round_number, self.float_rounds)
 
     def learning_rate_in(self, round_number: int) -> float:
         """The sites' rate in a round: half a cosine within each phase."""

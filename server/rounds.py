@@ -19,7 +19,6 @@ from common.messages import (
     FinalAsk,
     Instruction,
     ShareAsk,
-    TrainAsk,
     TrainReply,
 )
 from common.metrics import summarize
@@ -32,14 +31,7 @@ from common.seeds import derive_seed
 from common.update_reach import optimizer_steps
 from server.accepted_sites import AcceptedSites
 from server.bundle_delivery import files_for_sites, sign_folder
-from server.checkpoint import (
-    DONE,
-    FINAL,
-    STEPS,
-    STEPS_WITHOUT_VERSION,
-    CheckpointFile,
-    RunState,
-)
+from server.checkpoint import DONE, FINAL, CheckpointFile, RunState, steps_of_round
 from server.class_registry import grow_moments, newly_met, registered_counts
 from server.flower import aggregate
 from server.history.store import History
@@ -55,6 +47,7 @@ from server.progress import Progress, tell
 from server.run_folder import RunFolder
 from server.run_log import RunLog
 from server.step_times import CHECKPOINT, StepTimes
+from server.train_ask import train_ask
 from server.transport import Transport
 from server.validation import (
     check_deployment,
@@ -156,8 +149,7 @@ class Coordinator:
             if state.step == FINAL:
                 state.step = DONE
             else:
-                deploys = self._plan.deploys(state.round)
-                state.advance(STEPS if deploys else STEPS_WITHOUT_VERSION)
+                state.advance(steps_of_round(self._plan.deploys(state.round)))
                 if state.round > self._plan.rounds:
                     state.round, state.step = self._plan.rounds, FINAL
             started = time.perf_counter()
@@ -175,32 +167,7 @@ class Coordinator:
         current = state.floating if phase == "float" else state.quantized
         if phase == "qat" and state.round == plan.float_rounds + 1:
             state.strategy = {}  # moments of the float network mean nothing to the quantized one
-        corrected = plan.balance == "prior"
-        shares = state.class_prior if corrected and plan.class_prior == "pooled" else ()
-        ask_of = {
-            site: TrainAsk(
-                run=plan.run,
-                round=state.round,
-                phase=phase,
-                classes=state.classes,
-                config=plan.config,
-                epochs=plan.local_epochs,
-                batch=plan.batch,
-                learning_rate=plan.learning_rate_in(state.round),
-                prior_strength=plan.prior_strength if corrected else 0.0,
-                proximal=plan.proximal if plan.strategy == "fedprox" else 0.0,
-                balance=plan.balance,
-                smote_share=plan.smote_share,
-                seed=derive_seed(plan.seed, "train", state.round, site),
-                class_prior=shares if len(shares) == len(state.classes) else (),
-                fixed_batch_norm=plan.fixes_batch_norm(state.round),
-                event_penalty=plan.event_penalty,
-                distillation=plan.distillation if phase == "qat" else 0.0,
-                compression=plan.compression,
-                counted=state.counted.get(site, 0),
-            )
-            for site in state.sites
-        }
+        ask_of = {site: train_ask(plan, state, site) for site in state.sites}
         teacher = trained_part(state.floating) if phase == "qat" and plan.distillation else {}
         asks = {
             site: Instruction("train", ask, arrays=current, teacher=teacher)

@@ -12,7 +12,7 @@ from common.errors import RunNotFound
 from common.files import sha256_of
 from common.messages import DeployReply, HandshakeReply, Kind
 from common.score_counts import ScoreCounts
-from server.checkpoint import STEPS, STEPS_WITHOUT_VERSION, RunState
+from server.checkpoint import RunState, steps_of_round
 from server.history.records import EdgeUpdate, ModelVersion, Round, Run, Site, SiteResult
 from server.history.store import History
 from server.plan import RunPlan
@@ -102,7 +102,7 @@ class RunLog:
 
     def round(self, state: RunState) -> None:
         """The round as far as it has come; finished once its last step is done."""
-        steps = STEPS if self._plan.deploys(state.round) else STEPS_WITHOUT_VERSION
+        steps = steps_of_round(self._plan.deploys(state.round))
         self._history.save_round(
             Round(
                 run_id=self._plan.run,

@@ -6,7 +6,7 @@ On this machine, or on a Ray cluster that runs already where ``RAY_ADDRESS`` is 
 
 import logging
 import os
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +18,14 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
 import ray
-from flwr.app import Context
+from flwr.app import Context, UserConfig
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 from flwr.simulation import run_simulation
 
 from common.errors import FedqanaError, SettingsError
 from edge_client.flower import SITES_VARIABLE
-from server.flower import FlowerTransport
-from server.run_folder import coordinate
+from server.flower import main as deployed
 
 _ADDRESS = "RAY_ADDRESS"
 _AT_ONCE, _EACH_ACTOR = 32, 4
@@ -68,14 +67,18 @@ def run_on_ray(
     else:  # never a cluster that happens to run here, whose actors would not find the sites
         processors = actors or os.cpu_count() or 1
         init_args |= {"address": "local"} | ({} if actors is None else {"num_cpus": actors})
-    transport = partial(FlowerTransport, at_once=max(_AT_ONCE, _EACH_ACTOR * processors))
+    config: UserConfig = {
+        "run-folder": str(run_folder),
+        "database": database,
+        "at-once": max(_AT_ONCE, _EACH_ACTOR * processors),
+    }
     raised: list[FedqanaError] = []
     server_app = ServerApp()
 
     @server_app.main()
     def main(grid: Grid, context: Context) -> None:
         try:
-            coordinate(run_folder, transport(grid), database)
+            deployed(grid, replace(context, run_config=config))
         except FedqanaError as error:
             raised.append(error)
 

@@ -3,10 +3,11 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from common.classes import HAM10000_CLASSES, ClassMap
 from common.data.cases import Cases, LesionImage
@@ -81,6 +82,19 @@ class DataSettings(BaseModel):
         """The crop itself; raises as `crop_of`."""
         data = None if is_made_up(self.data) else Path(self.data)
         return crop_of(self.crop_choice, data=data, cache=cache, tell=tell)
+
+
+def make_data_settings(**settings: Any) -> DataSettings:
+    """Checked settings, a folder of data as a whole path; SettingsError names what does not fit."""
+    data = settings["data"]
+    try:
+        return DataSettings.model_validate(
+            {**settings, "data": data if is_made_up(data) else str(Path(data).resolve())}
+        )
+    except ValidationError as error:
+        first = error.errors()[0]
+        option = str(first["loc"][0]).replace("_", "-")
+        raise SettingsError(f"--{option}: {first['msg']}") from error
 
 
 def is_made_up(data: str) -> bool:

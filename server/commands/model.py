@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -10,7 +10,7 @@ from common.commands.options import saliency_weights_option
 from server.commands.options import database_option, json_option, out_option
 
 if TYPE_CHECKING:
-    from common.saliency.choice import CropChoice, CropName
+    from common.saliency.choice import CropName
     from server.model_evaluation import Backend
 
 _BACKENDS = ("float", "quantized", "akida")  # of server.model_evaluation, too slow to import here
@@ -125,43 +125,6 @@ def evaluate(
     """Evaluate a model on labelled images: metrics, confusion matrix, calibration, referral."""
     if agreement and backend != "akida":
         raise click.UsageError("--agreement compares the Akida program: use --backend akida")
-    from common.saliency.choice import CropChoice
-
-    choice = CropChoice(crop, saliency_weights)
-    told = _evaluated(
-        model,
-        data,
-        validation,
-        backend,
-        agreement,
-        all_symmetries,
-        skip_unknown,
-        choice,
-        cache,
-        out,
-        database,
-    )
-    if as_json:
-        click.echo(json.dumps(told, indent=2))
-    else:
-        from server.commands.model_tables import print_evaluation
-
-        print_evaluation(told)
-
-
-def _evaluated(
-    model: str,
-    data: Path,
-    validation: Path | None,
-    backend: "Backend",
-    agreement: bool,
-    all_symmetries: bool,
-    skip_unknown: bool,
-    choice: "CropChoice",
-    cache: Path | None,
-    out: Path,
-    database: str | None,
-) -> dict[str, Any]:
     from rich.console import Console
     from rich.progress import Progress
 
@@ -169,10 +132,10 @@ def _evaluated(
 
     bundle = find_model(model, out, database).load()
 
-    from common.saliency.choice import crop_of
+    from common.saliency.choice import CropChoice, crop_of
     from server.model_evaluation import evaluate_bundle, read_folder
 
-    crop = crop_of(choice, data=data, cache=cache)
+    cropping = crop_of(CropChoice(crop, saliency_weights), data=data, cache=cache)
     card = bundle.card
     folder = read_folder(data, card.class_map(), skip_unknown)
     fitted_on = None
@@ -189,11 +152,11 @@ def _evaluated(
             validation=fitted_on,
             with_agreement=agreement,
             all_symmetries=all_symmetries,
-            crop=crop,
+            crop=cropping,
             cache=cache,
             advance=lambda images: progress.advance(task, images),
         )
-    return {
+    told = {
         "model": f"{card.run}:{card.version}",
         "data": str(data),
         "images": len(folder.images),
@@ -201,3 +164,9 @@ def _evaluated(
         "all_symmetries": all_symmetries,
         **result.to_json(),
     }
+    if as_json:
+        click.echo(json.dumps(told, indent=2))
+    else:
+        from server.commands.model_tables import print_evaluation
+
+        print_evaluation(told)

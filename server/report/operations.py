@@ -144,7 +144,7 @@ def _measurement(updates: list[EdgeUpdate], key: str, name: str, unit: str) -> l
             f"measured on hardware at {sites} of {len({u.site for u in updates})} sites",
         ]
     backends = sorted({str(u.result["backend"]) for u in updates if u.result.get("backend")})
-    ran = f"no Akida hardware, {', '.join(backends)} backend" if backends else "no program ran yet"
+    ran = f"no Akida hardware, {', '.join(backends)}" if backends else "no program ran yet"
     return [name, "not measured", ran]
 
 

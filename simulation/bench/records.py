@@ -4,7 +4,7 @@ A record holds numbers and settings only.
 """
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,14 @@ def read_record_of(file: Path, keys: Collection[str], benchmark: str) -> Record:
     if not isinstance(record, dict) or not all(key in record for key in keys):
         raise SettingsError(f"{file} is no record of the {benchmark} benchmark; move it elsewhere")
     return record
+
+
+def records_in(out: Path, read: Callable[[Path], Record], command: str) -> list[Record]:
+    """Every record in a folder, by file name; SettingsError where ``command`` made none yet."""
+    found = [read(file) for file in sorted(out.glob("*-seed-*.json"))]
+    if not found:
+        raise SettingsError(f"{out} has no record; make some with '{command} --out {out}'")
+    return found
 
 
 def check_same(noted: Mapping[str, Any], wanted: Mapping[str, Any], file: Path) -> None:

@@ -4,7 +4,7 @@ import statistics
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -58,7 +58,8 @@ class RoundCosts:
 class Watch:
     """Reads memory and processor time while a run goes on in this process and those below it.
 
-    ``told`` hears of every round when it has ended; `rounds` keeps them all.
+    Processes that were below it already belong to something else. ``told`` hears of every round
+    when it has ended; `rounds` keeps them all.
     """
 
     def __init__(self, plan: RunPlan, told: Callable[[RoundCosts], None]) -> None:
@@ -66,6 +67,7 @@ class Watch:
         self._told = told
         self._used: dict[int, float] = {}
         self._lock = threading.Lock()
+        self._others = frozenset(psutil.Process().children())
         self._highest = 0.0
         self._began = time.perf_counter()
         self._before = self.read()
@@ -73,9 +75,8 @@ class Watch:
 
     def read(self) -> Reading:
         """The processes as they are now."""
-        me = psutil.Process()
         own, private, shared = 0, 0, [0]
-        for process in [me, *me.children(recursive=True)]:
+        for process in self._processes():
             try:
                 memory, times = process.memory_info(), process.cpu_times()
             except psutil.Error:  # it has just ended
@@ -87,6 +88,15 @@ class Watch:
         tree = (private + max(shared)) / _MIB
         found = Reading(own / _MIB, tree, len(shared) - 1, sum(self._used.values()))
         self._highest = max(self._highest, tree)
+        return found
+
+    def _processes(self) -> list[psutil.Process]:
+        """This one first, then all below it that the run started."""
+        found = [psutil.Process()]
+        for child in found[0].children():
+            if child not in self._others:
+                with suppress(psutil.Error):  # it has just ended
+                    found += [child, *child.children(recursive=True)]
         return found
 
     def hear(self, progress: Progress) -> None:

@@ -9,6 +9,7 @@ import click
 from common.commands.options import classes_option
 from server.commands.options import json_option
 from server.commands.plan_options import plan_options, plan_settings
+from simulation.commands.options import deploy_every_option
 
 if TYPE_CHECKING:
     from common.classes import ClassMap
@@ -30,12 +31,7 @@ if TYPE_CHECKING:
 )
 @classes_option
 @plan_options
-@click.option(
-    "--deploy-every",
-    default=1,
-    show_default=True,
-    help="Rounds from one deployment to the next; the last round of each phase is always deployed.",
-)
+@deploy_every_option
 @click.option(
     "--arrivals",
     default=0.0,
@@ -83,32 +79,25 @@ def sites(
     process and of all processes together (what they share counted once), at the round's end and
     at most within it. The run is as any other: see it with 'fedqana runs show'.
     """
-    from pydantic import ValidationError
-
-    from common.errors import SettingsError
     from server.history.engine import default_url
     from server.new_run import check_run_name, new_run_name
     from server.plan import make_plan
     from simulation.bench.site_costs import measured
     from simulation.console import console_progress
     from simulation.run import create_run, known_classes
-    from simulation.sites import DataSettings, is_made_up, site_names
+    from simulation.sites import make_data_settings, site_names
 
     out = out.resolve()
     chosen = plan_settings({**options, "seed": seed, "deploy_every": deploy_every})
-    try:
-        made_of = DataSettings(
-            data=data if is_made_up(data) else str(Path(data).resolve()),
-            sites=sites,
-            classes=classes.codes,
-            seed=seed,
-            rounds=chosen["float_rounds"] + chosen["qat_rounds"],
-            arrivals=arrivals,
-            size=chosen["config"].input_size,
-        )
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise SettingsError(f"--{first['loc'][0]}: {first['msg']}") from error
+    made_of = make_data_settings(
+        data=data,
+        sites=sites,
+        classes=classes.codes,
+        seed=seed,
+        rounds=chosen["float_rounds"] + chosen["qat_rounds"],
+        arrivals=arrivals,
+        size=chosen["config"].input_size,
+    )
     run = name or new_run_name()
     check_run_name(run)
     plan = make_plan(

@@ -10,6 +10,7 @@ import click
 from common.commands.options import classes_option, saliency_weights_option
 from server.commands.options import database_option, database_url, json_option, out_option
 from server.commands.plan_options import plan_options, plan_settings
+from simulation.commands.options import deploy_every_option
 
 if TYPE_CHECKING:
     from common.classes import ClassMap
@@ -33,13 +34,7 @@ _CACHE = "cache"
     help="How lesions become sites: source, iid:N or dirichlet:N:ALPHA.",
 )
 @plan_options
-@click.option(
-    "--deploy-every",
-    default=1,
-    show_default=True,
-    help="Rounds from one deployment to the next; those between only train and evaluate. The last "
-    "round of each phase is always deployed.",
-)
+@deploy_every_option
 @click.option(
     "--arrivals",
     default=0.1,
@@ -114,7 +109,6 @@ def simulate(
     """
     from common.errors import DataError, SettingsError, StorageFull
     from simulation.run import execute, find_run, write_run_report
-    from simulation.sites import is_made_up
 
     out = out.resolve()  # so that the history names folders that are found from anywhere
     url = database_url(database, out)
@@ -127,7 +121,7 @@ def simulate(
             name,
             url,
             {
-                "data": data if is_made_up(data) else str(Path(data).resolve()),
+                "data": data,
                 "sites": sites,
                 "classes": classes.codes,
                 "seed": seed,
@@ -191,14 +185,12 @@ def _create(
     new_class: str | None,
 ) -> Path:
     """Check all settings, then write the new run's folder."""
-    from pydantic import ValidationError
-
     from common.errors import SettingsError
     from server.history.store import open_history
     from server.new_run import check_run_name, new_run_name
     from server.plan import make_plan
     from simulation.run import create_run, known_classes
-    from simulation.sites import DataSettings, site_names
+    from simulation.sites import make_data_settings, site_names
 
     run = name or new_run_name()
     check_run_name(run)
@@ -206,18 +198,12 @@ def _create(
         raise SettingsError(f"--run {run}: the output folder has its own {run}; use another name")
     chosen = plan_settings({**settings, "network": network})
     rounds = settings["float_rounds"] + settings["qat_rounds"]
-    try:
-        data_settings = DataSettings(
-            **data,
-            rounds=rounds,
-            size=chosen["config"].input_size,
-            new_class=_parse_new_class(new_class, rounds, data["classes"]),
-        )
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise SettingsError(
-            f"--{str(first['loc'][0]).replace('_', '-')}: {first['msg']}"
-        ) from error
+    data_settings = make_data_settings(
+        **data,
+        rounds=rounds,
+        size=chosen["config"].input_size,
+        new_class=_parse_new_class(new_class, rounds, data["classes"]),
+    )
     plan = make_plan(
         run=run,
         classes=known_classes(data_settings),
@@ -229,9 +215,10 @@ def _create(
     return out / run
 
 
-def _parse_new_class(text: str | None, rounds: int, codes: tuple[str, ...]) -> Any:
+def _parse_new_class(
+    text: str | None, rounds: int, codes: tuple[str, ...]
+) -> dict[str, str | int] | None:
     from common.errors import SettingsError
-    from simulation.sites import NewClass
 
     if text is None:
         return None
@@ -248,7 +235,7 @@ def _parse_new_class(text: str | None, rounds: int, codes: tuple[str, ...]) -> A
             f"--new-class {text}: give CODE@ROUND@SITE with a code of "
             f"{', '.join(codes)} and a round from 1 to {rounds}"
         )
-    return NewClass(code=code, round=int(number), site=site)
+    return {"code": code, "round": int(number), "site": site}
 
 
 def _as_json(url: str, run: str, report: Path) -> dict[str, Any]:

@@ -33,4 +33,5 @@ def test_programs_that_go_out_of_use_leave_nothing_in_memory() -> None:
     before = resident()
     for _ in range(20):
         use()
-    assert resident() - before < 10, "MiB more after 20 programs of 2 MB each"
+    # One copy of each that stays would be 40; other tests of this process leave a few.
+    assert resident() - before < 20, "MiB more after 20 programs of 2 MB each"

@@ -180,7 +180,7 @@ def _update(number: int, site: str, n: int, skill: float, new_class: str | None)
     met = new_class is not None and number >= 4 and site == SITES[0]
     kept = number == 2 and site == SITES[1]
     result: dict[str, Any] = {
-        "backend": "software",
+        "backend": "software backend (akida 2.19.3)",
         "quantized": counts(number, site, n, skill - 0.05).to_json(),
         "akida": counts(number, site, n, skill - 0.1).to_json(),
         "chip_before": counts(number, site, n, skill - 0.3).to_json(),

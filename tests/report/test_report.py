@@ -128,12 +128,13 @@ def test_operation_is_reported(tmp_path: Path) -> None:
         "CNP1 75, FNP2 3",
         "ghost_1 2,101",
         "85.0 % 17 of 20",
-        "no Akida hardware, software backend",
+        "no Akida hardware, software backend (akida 2.19.3)",
         "1 min 02 s",
         "event number 80",
     ):
         assert expected in text
     assert "event number 30 " not in text
+    assert "(akida 2.19.3) backend" not in text
 
 
 def test_a_site_with_too_few_cases_gets_a_note(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """`fedqana bench sites`: seconds, memory and bytes of a run, round by round."""
 
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -21,9 +22,12 @@ def test_every_round_has_its_costs_and_every_message_its_bytes(tmp_path: Path) -
     folder = create_tiny(tmp_path, {"sites": f"iid:{SITES}", "arrivals": 0}, **settings)
     plan = RunFolder(folder).stored_plan().plan
     told: list[RoundCosts] = []
-    found = measured(
-        folder, plan, "in-process", None, default_url(tmp_path), tmp_path / "cache", told.append
-    )
+    database, cache = default_url(tmp_path), tmp_path / "cache"
+    with subprocess.Popen(["sleep", "600"]) as other:  # it is not the run's
+        try:
+            found = measured(folder, plan, "in-process", None, database, cache, told.append)
+        finally:
+            other.kill()
 
     assert [(c.step, c.number, c.phase, c.deployed) for c in told] == [
         ("start", 0, "float", False),

@@ -20,7 +20,7 @@ from common.data.cases import Cases
 from common.files import sha256_of, write_atomically
 from common.keras_setup import keras, tf
 from common.seeds import derive_seed
-from server.plan import half_cosine
+from server.plan import fixes_statistics, half_cosine
 
 PREDICT_BATCH = 128
 
@@ -58,7 +58,7 @@ class Schedule:
 
     def fixed_batch_norm(self, epoch: int) -> bool:
         """Whether an epoch, counted from 1, leaves batch norm's statistics as they are."""
-        return epoch > max(1, self.freeze_batch_norm * self.epochs)
+        return fixes_statistics(self.freeze_batch_norm, epoch, self.epochs)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,6 @@ import numpy as np
 
 from common.arrays import from_npz, to_npz
 from common.classes import HAM10000_CLASSES, ClassMap
-from common.data.augmentation import turn
 from common.data.smote import SHARE
 from common.errors import ModelNotFound, SettingsError
 from common.files import write_atomically
@@ -19,6 +18,7 @@ from common.qana.config import DEMO_CONFIG, QanaConfig
 from common.qana.weights import named_weights, set_weights
 from common.saliency.choice import Tell
 from common.seeds import derive_seed
+from common.test_time_views import SYMMETRIES, over_symmetries
 from simulation.bench.accuracy.central_training import CentralTrainer, Epoch, Schedule
 from simulation.bench.accuracy.graphs import build_graph
 from simulation.bench.accuracy.judging import Scores, judge, shown_accuracy
@@ -31,9 +31,6 @@ CONFIGS = {"default": QanaConfig(), "small": DEMO_CONFIG}
 
 FLOAT32 = "TensorFlow float32 on CPU"
 BFLOAT16 = "TensorFlow bfloat16 (oneDNN mixed precision) on CPU"
-
-SYMMETRIES = 8
-"""Of the square: what "test-flips" takes the mean over."""
 
 
 @dataclass(frozen=True)
@@ -191,14 +188,7 @@ def _flipped(
             f"'{_command(pooled, seed, options)} --out {options.out}'"
         )
     set_weights(model, from_npz(file.read_bytes()))
-    trainer = CentralTrainer(model)
-
-    def mean_logits(images: Any) -> Scores:
-        total = np.zeros((len(images), len(cases.codes)), np.float32)
-        for symmetry in range(SYMMETRIES):
-            total += trainer.logits(turn(images, np.full(len(images), symmetry)))
-        return total / np.float32(SYMMETRIES)
-
+    mean_logits = over_symmetries(CentralTrainer(model).logits)
     held = cases.validation.images
     return mean_logits(cases.test.images), mean_logits(held) if len(held) else None
 

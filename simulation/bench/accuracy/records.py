@@ -4,8 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from common.errors import SettingsError
-from simulation.bench.records import Record, check_same, read_record_of, store_record
+from simulation.bench.records import Record, check_same, read_record_of, records_in, store_record
 
 KEYS = ("row", "seed", "settings", "command", "versions", "backend", "train", "test", "result")
 """What every record has; those that `fedqana bench accuracy run` makes have more."""
@@ -50,9 +49,5 @@ def write_record(out: Path, record: Record) -> Path:
 
 def all_records(out: Path) -> list[Record]:
     """Every record in a folder, sorted by row and seed; SettingsError where there is none."""
-    found = [read_record(file) for file in sorted(out.glob("*-seed-*.json"))]
-    if not found:
-        raise SettingsError(
-            f"{out} has no record; make some with 'fedqana bench accuracy run ROW --out {out}'"
-        )
+    found = records_in(out, read_record, "fedqana bench accuracy run ROW")
     return sorted(found, key=lambda record: (str(record["row"]), int(record["seed"])))

@@ -7,11 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from common.classes import HAM10000_CLASSES, ClassMap
 from common.data.cases import Cases
-from common.errors import RunNotFound, SettingsError
+from common.errors import RunNotFound
 from common.qana.config import DEMO_CONFIG, QanaConfig
 from edge_client.site import SiteFolder
 from server.history.engine import default_url
@@ -25,13 +23,14 @@ from simulation.bench.records import (
     check_same,
     hash_of_cases,
     read_record_of,
+    records_in,
     software_versions,
     store_record,
 )
 from simulation.bench.strategies import reading
 from simulation.bench.strategies.rows import Row
 from simulation.run import create_run, execute, find_run, known_classes, stored_settings
-from simulation.sites import DataSettings, is_made_up, site_names
+from simulation.sites import DataSettings, make_data_settings, site_names
 
 KEYS = (
     "sites", "strategy", "seed", "settings", "command", "versions", "backend", "cases",
@@ -101,12 +100,7 @@ def record_file(out: Path, row: Row) -> Path:
 
 def all_records(out: Path) -> list[Record]:
     """Every record in a folder; SettingsError where there is none, or a file that is none."""
-    found = [_read(file) for file in sorted(out.glob("*-seed-*.json"))]
-    if not found:
-        raise SettingsError(
-            f"{out} has no record; make some with 'fedqana bench strategies run --out {out}'"
-        )
-    return found
+    return records_in(out, _read, "fedqana bench strategies run")
 
 
 def make_records(rows: Sequence[Row], options: Options) -> list[Record]:
@@ -140,19 +134,15 @@ def _read(file: Path) -> Record:
 def _checked(row: Row, options: Options) -> _Wanted:
     check_run_name(row.stem)
     rounds = options.plan.get("float_rounds", 0) + options.plan.get("qat_rounds", 0)
-    try:
-        data = DataSettings(
-            data=options.data if is_made_up(options.data) else str(Path(options.data).resolve()),
-            sites=row.sites,
-            classes=options.classes.codes,
-            seed=row.seed,
-            rounds=rounds,
-            arrivals=0.0,
-            size=options.config.input_size,
-        )
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise SettingsError(f"--{first['loc'][0]}: {first['msg']}") from error
+    data = make_data_settings(
+        data=options.data,
+        sites=row.sites,
+        classes=options.classes.codes,
+        seed=row.seed,
+        rounds=rounds,
+        arrivals=0.0,
+        size=options.config.input_size,
+    )
     plan = make_plan(
         run=row.stem,
         seed=row.seed,
