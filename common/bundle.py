@@ -25,6 +25,7 @@ from common.classes import ClassMap
 from common.errors import BundleDamaged, ModelNotFound
 from common.files import replace_folder, sha256_of, writing_to
 from common.qana.config import QanaConfig
+from common.saliency.choice import CropName
 
 PROGRAM = "program.fbz"
 QUANTIZED = "quantized.npz"
@@ -40,7 +41,8 @@ class Card(BaseModel):
 
     ``sha256`` maps each other file of the bundle to its hash; ``ranges`` are the aggregated
     calibration ranges in chain order; ``parent`` is the version whose weights this one was
-    trained from, 0 for the initial weights.
+    trained from, 0 for the initial weights; ``crop`` is how images must be cropped for it, empty
+    in cards that were written before it was noted.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -52,6 +54,7 @@ class Card(BaseModel):
     phase: Literal["float", "qat"]
     classes: tuple[str, ...]
     config: QanaConfig
+    crop: CropName | Literal[""] = ""
     seed: int
     software: dict[str, str]
     sha256: dict[str, str]
@@ -65,7 +68,7 @@ class Card(BaseModel):
 
     def to_bytes(self) -> bytes:
         """Canonical JSON with a seal: the SHA-256 of the same JSON without it."""
-        fields = self.model_dump(mode="json")
+        fields = self.model_dump(mode="json", exclude=set() if self.crop else {"crop"})
         sealed = {**fields, "seal": sha256_of(_canonical(fields))}
         return _canonical(sealed)
 

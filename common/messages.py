@@ -17,8 +17,9 @@ from common.data.smote import SHARE
 from common.errors import SiteRefused
 from common.neurons import NeuronSet
 from common.qana.config import QanaConfig
+from common.saliency.choice import CENTRE
 
-PROTOCOL = 7
+PROTOCOL = 8
 """Raised whenever a message changes its meaning; both sides must have the same."""
 
 Kind = Literal["handshake", "train", "evaluate", "deploy", "share", "final"]
@@ -29,6 +30,7 @@ SiteCode = Literal[
     "no-cases",
     "data-unreadable",
     "wrong-image-size",
+    "wrong-crop",
     "bundle-damaged",
     "device-error",
     "storage-full",
@@ -65,12 +67,13 @@ class _Message(BaseModel):
 
 
 class HandshakeAsk(_Message):
-    """Before round 1: does this site fit the run?"""
+    """Before round 1: does this site fit the run? ``crop`` is how its images must be cropped."""
 
     protocol: int
     run: str
     classes: tuple[str, ...]
     config: QanaConfig
+    crop: str = CENTRE.name
 
 
 class HandshakeReply(_Message):

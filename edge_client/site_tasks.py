@@ -128,6 +128,13 @@ def handshake(
     """
     if data.train.images.shape[1] != ask.config.input_size:
         return Answer(error="wrong-image-size")
+    if data.crop.name != ask.crop:
+        log.error(
+            "handshake: the run is of images with the crop %r, this site's have %r; prepare them "
+            "again with --crop %s, or leave this run to others",
+            ask.crop, data.crop.name, ask.crop,
+        )  # fmt: skip
+        return Answer(error="wrong-crop")
     rounds = _rounds(folder, ask.run)
     journal = CaseJournal(folder.state / "cases.journal", read_only=True)
     reply = HandshakeReply(
@@ -246,6 +253,9 @@ def _deploy(instruction: Instruction, ask: DeployAsk, folder: SiteFolder, data: 
     started = time.perf_counter()
     bundle = _verified(instruction.files, folder)
     card = bundle.card
+    if card.crop and card.crop != data.crop.name:
+        log.error("version %d is of images with the crop %r", card.version, card.crop)
+        return Answer(error="wrong-crop")
     program = Program.from_bytes(bundle.files[PROGRAM])
     client = _client(ask, folder, data)
     rounds = _rounds(folder, ask.run)

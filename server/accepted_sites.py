@@ -125,6 +125,7 @@ class AcceptedSites:
             run=self._plan.run,
             classes=self._plan.classes,
             config=self._plan.config,
+            crop=self._plan.crop,
         )
         deadline = min(self._plan.deadline, max(patience, _HANDSHAKE_EACH * len(nodes)))
         asks = {n: Instruction("handshake", ask) for n in nodes}

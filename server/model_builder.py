@@ -65,6 +65,7 @@ def build_bundle(plan: RunPlan, state: RunState, times: StepTimes) -> Bundle:
         phase=plan.phase(state.round),
         classes=state.classes,
         config=plan.config,
+        crop=plan.crop,
         seed=plan.seed,
         ranges=state.ranges,
         fit=fit,

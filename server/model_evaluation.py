@@ -20,6 +20,7 @@ from common.errors import DataUnfit, UnknownLabel
 from common.metrics import summarize
 from common.qana.convert import Agreement, agreement, keras_spikes_and_logits
 from common.qana.networks import network
+from common.saliency.choice import CENTRE, CropChoice, crop_of
 from common.score_counts import ScoreCounts
 from common.test_time_views import over_symmetries
 from server.judged_probabilities import (
@@ -175,11 +176,14 @@ def evaluate_bundle(
 def events_on(bundle: Bundle, data: Path) -> tuple[dict[str, float], int]:
     """Mean events of each layer of the program, and the number of images of ``data`` it is over.
 
-    At most `EVENT_IMAGES`, evenly spaced over the folder. Raises as `read_folder`.
+    At most `EVENT_IMAGES`, evenly spaced over the folder, cropped as the model was trained. Raises
+    as `read_folder` and `crop_of`.
     """
     folder = read_folder(data, bundle.card.class_map(), skip_unknown=True)
     images = folder.images[:: max(1, -(-len(folder.images) // EVENT_IMAGES))]
-    cases = prepare_cases(images, folder.classes, size=bundle.card.config.input_size)
+    crop = crop_of(CropChoice(bundle.card.crop or CENTRE.name), data=data)
+    size = bundle.card.config.input_size
+    cases = prepare_cases(images, folder.classes, size=size, crop=crop)
     return Program.from_bytes(bundle.files[PROGRAM]).mean_spikes(cases.images), len(cases)
 
 

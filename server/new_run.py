@@ -10,6 +10,7 @@ from common.errors import SettingsError
 from server.enrolment import open_members
 from server.plan import make_plan
 from server.run_control import launch_new
+from server.run_folder import RunFolder
 from server.server_settings import ServerFolder
 
 
@@ -26,8 +27,10 @@ def check_run_name(run: str) -> None:
         raise SettingsError("--run latest: this names the newest run; use another name")
 
 
-def new_run(path: Path, name: str | None, classes: tuple[str, ...], settings: Any) -> str:
-    """Start a run for all approved sites; returns its name."""
+def new_run(
+    path: Path, name: str | None, classes: tuple[str, ...], settings: Any, initial: bytes = b""
+) -> str:
+    """Start a run for all approved sites, from a file of weights; returns its name."""
     folder = ServerFolder(path)
     folder.settings()
     run = name or new_run_name()
@@ -39,5 +42,5 @@ def new_run(path: Path, name: str | None, classes: tuple[str, ...], settings: An
             "no site is approved yet, so there is nobody to train with; see 'fedqana site list'"
         )
     plan = make_plan(run=run, classes=classes, expected_sites=len(approved), **settings)
-    launch_new(folder, plan, "hospital sites")
+    launch_new(folder, plan, "hospital sites", lambda p: RunFolder(p).keep_initial(initial))
     return run

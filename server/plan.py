@@ -9,6 +9,8 @@ from common.compression import Compression
 from common.data.smote import SHARE
 from common.errors import SettingsError
 from common.qana.config import QanaConfig
+from common.qana.initial import RANDOM
+from common.saliency.choice import CENTRE, CropName
 
 Phase = Literal["float", "qat"]
 
@@ -38,6 +40,12 @@ class RunPlan(BaseModel):
     ----------
     classes : tuple of str
         Class codes known before round 1, in index order.
+    crop : str
+        How the sites' images are cropped (`common.saliency.choice`); sites that do it otherwise
+        are left out.
+    initial : str
+        Where the float network starts: "random", or the SHA-256 of a file of weights
+        (`common.qana.initial`), which is kept in the run's folder.
     float_rounds, qat_rounds : int
         Rounds of float training, then rounds in which sites train the quantized network.
     learning_rate, qat_learning_rate : float
@@ -88,6 +96,8 @@ class RunPlan(BaseModel):
     seed: int = Field(ge=0, lt=2**32)
     classes: tuple[str, ...] = Field(min_length=2)
     config: QanaConfig = QanaConfig()
+    crop: CropName = CENTRE.name
+    initial: str = Field(default=RANDOM, pattern=r"^(random|[0-9a-f]{64})$")
     float_rounds: int = Field(default=48, ge=0)
     qat_rounds: int = Field(default=8, ge=0)
     local_epochs: int = Field(default=1, ge=1)

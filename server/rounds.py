@@ -23,7 +23,6 @@ from common.messages import (
 )
 from common.metrics import summarize
 from common.neurons import NeuronSet
-from common.qana.networks import initial_weights
 from common.qana.quantize import chain_names
 from common.qana.weights import NamedWeights, grow_head, trained_part
 from common.score_counts import ScoreCounts
@@ -102,9 +101,7 @@ class Coordinator:
         """Run to the end; an expected error is recorded as the run's reason and raised again."""
         saved = self._checkpoint.load()
         if saved is None:
-            n_classes = len(self._plan.classes)
-            weights = initial_weights(self._plan.config, n_classes, self._plan.seed)
-            self._state.floating = weights
+            self._state.floating = self._folder.first_weights(self._plan, len(self._plan.classes))
         else:
             self._state = saved
         if self._state.step == DONE:
@@ -285,7 +282,7 @@ class Coordinator:
             floating, quantized = before.weights(FLOAT), before.weights(QUANTIZED)
             state.ranges, state.metrics = before.card.ranges, dict(before.card.metrics)
         else:
-            floating = initial_weights(plan.config, n_classes, plan.seed)
+            floating = self._folder.first_weights(plan, n_classes)
             state.ranges, state.metrics = widest_ranges(plan.config), {}
             quantized = quantize_after_training(floating, state.ranges, plan.config)
         state.floating = grow_head(floating, n_classes)

@@ -1,6 +1,7 @@
 """A run's folder: its plan, checkpoint and model versions, and the entry into its loop.
 
 plan.json           settings, fixed at the start
+initial.npz         the weights that the network starts from, unless they are drawn at random
 checkpoint          state between two steps
 versions/<round>/   one bundle a round
 report.html         written by `fedqana runs report`
@@ -12,11 +13,14 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from common.errors import RunNotFound, StateDamaged
 from common.files import write_atomically
+from common.qana.initial import RANDOM, identity, start_from
+from common.qana.weights import NamedWeights
 from server.plan import RunPlan
 from server.transport import Transport
 
 PLAN = "plan.json"
 CHECKPOINT = "checkpoint"
+INITIAL = "initial.npz"
 
 
 class StoredPlan(BaseModel):
@@ -37,6 +41,25 @@ class RunFolder:
     def create(self, stored: StoredPlan) -> None:
         """Write the plan of a new run."""
         write_atomically(self.path / PLAN, stored.model_dump_json(indent=2).encode())
+
+    def keep_initial(self, content: bytes) -> None:
+        """Keep the file of the run's initial weights; nothing where it is empty."""
+        if content:
+            write_atomically(self.path / INITIAL, content)
+
+    def first_weights(self, plan: RunPlan, n_classes: int) -> NamedWeights:
+        """The float network's weights before round 1, float32 by name.
+
+        StateDamaged where the file is gone or is not the one that the plan names.
+        """
+        path, content = self.path / INITIAL, b""
+        if plan.initial != RANDOM:
+            content = path.read_bytes() if path.is_file() else b""
+            if identity(content) != plan.initial:
+                raise StateDamaged(
+                    f"{path} is not what the run was started with; restore it or start a new run"
+                )
+        return start_from(content, plan.config, n_classes, plan.seed)
 
     def stored_plan(self) -> StoredPlan:
         """The plan; RunNotFound where there is none, StateDamaged where it is not readable."""

@@ -26,8 +26,8 @@ def known_classes(settings: DataSettings) -> tuple[str, ...]:
     return ClassMap(settings.classes).without(settings.new_class.code).codes
 
 
-def create_run(folder: Path, plan: RunPlan, settings: DataSettings) -> None:
-    """Write a new run's plan and data settings.
+def create_run(folder: Path, plan: RunPlan, settings: DataSettings, initial: bytes = b"") -> None:
+    """Write a new run's plan and data settings, and the file of its initial weights.
 
     Raises RunMismatch where a run is there already, or anything else: a new run's folder is its
     own, and is removed again if the run cannot begin.
@@ -43,6 +43,7 @@ def create_run(folder: Path, plan: RunPlan, settings: DataSettings) -> None:
                 f"{folder} is there already and is no run; choose another --run name or --out"
             )
     RunFolder(folder).create(StoredPlan(plan=plan, data=settings.name))
+    RunFolder(folder).keep_initial(initial)
     write_atomically(folder / _SETTINGS, settings.model_dump_json(indent=2).encode())
 
 

@@ -8,6 +8,7 @@ import click
 
 from common.commands.options import saliency_weights_option
 from server.commands.options import database_option, json_option, out_option
+from server.commands.pretrain import pretrain
 
 if TYPE_CHECKING:
     from common.saliency.choice import CropName
@@ -19,11 +20,14 @@ _CROPS = ("centre", "whole", "saliency", "grad-cam", "mask")  # of common.salien
 
 @click.group()
 def model() -> None:
-    """Describe a model version, evaluate it on a folder of labelled images.
+    """Describe and evaluate model versions; make the weights that runs start from.
 
     MODEL is a bundle's folder, or RUN:VERSION: a run's id, a unique beginning of one or "latest",
     and a version's number or "latest".
     """
+
+
+model.add_command(pretrain)
 
 
 @model.command()
@@ -94,9 +98,7 @@ def describe(model: str, data: Path | None, out: Path, database: str | None, as_
 @click.option(
     "--crop",
     type=click.Choice(_CROPS),
-    default="centre",
-    show_default=True,
-    help="What of each image the network sees: that with which the model was trained.",
+    help="What of each image the network sees.  [default: as the model was trained]",
 )
 @saliency_weights_option
 @click.option(
@@ -115,7 +117,7 @@ def evaluate(
     agreement: bool,
     all_symmetries: bool,
     skip_unknown: bool,
-    crop: "CropName",
+    crop: "CropName | None",
     saliency_weights: str,
     cache: Path | None,
     out: Path,
@@ -132,11 +134,12 @@ def evaluate(
 
     bundle = find_model(model, out, database).load()
 
-    from common.saliency.choice import CropChoice, crop_of
+    from common.saliency.choice import CENTRE, CropChoice, crop_of
     from server.model_evaluation import evaluate_bundle, read_folder
 
-    cropping = crop_of(CropChoice(crop, saliency_weights), data=data, cache=cache)
     card = bundle.card
+    choice = CropChoice(crop or card.crop or CENTRE.name, saliency_weights)
+    cropping = crop_of(choice, data=data, cache=cache)
     folder = read_folder(data, card.class_map(), skip_unknown)
     fitted_on = None
     if validation is not None:

@@ -7,6 +7,19 @@ import click
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+
+def initial_option(default: str) -> Callable[[F], F]:
+    """The option --initial, with "pretrained" or "random" as its default."""
+    return click.option(
+        "--initial",
+        metavar="pretrained|random|FILE",
+        default=default,
+        show_default=True,
+        help="Weights that the network starts from: those that come with FedQANA, which were made "
+        "without anybody's images, random ones, or a file's; see 'fedqana model pretrain'.",
+    )
+
+
 _OPTIONS = [
     click.option("--rounds", "float_rounds", default=48, show_default=True, help="Float rounds."),
     click.option(
@@ -89,6 +102,7 @@ _OPTIONS = [
         type=click.Choice(["default", "small"]),
         help="QANA's widths: 32/64/128/256, or a small one for quick looks.",
     ),
+    initial_option("pretrained"),
     click.option("--seed", default=0, show_default=True, help="Of everything that is drawn."),
     click.option("--quorum", default=0.5, show_default=True, help="Share of sites a round needs."),
     click.option("--deadline", default=3600.0, show_default=True, help="Seconds per step."),
@@ -102,10 +116,14 @@ def plan_options(command: F) -> F:
     return command
 
 
-def plan_settings(options: dict[str, Any]) -> dict[str, Any]:
-    """Settings of `server.plan.make_plan` from the options: the network's name to its widths."""
+def plan_settings(options: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
+    """Settings of `server.plan.make_plan` from the options, and the file of initial weights.
+
+    Raises SettingsError where they do not fit, and as `initial_content`.
+    """
     from common.errors import SettingsError
     from common.qana.config import DEMO_CONFIG, QanaConfig
+    from common.qana.initial import identity, initial_content
 
     if options["float_rounds"] < 1:
         raise SettingsError(
@@ -114,4 +132,5 @@ def plan_settings(options: dict[str, Any]) -> dict[str, Any]:
         )
     settings = {name: value for name, value in options.items() if name != "network"}
     config = QanaConfig() if options["network"] == "default" else DEMO_CONFIG
-    return {**settings, "config": config}
+    content = initial_content(options["initial"], config)
+    return {**settings, "config": config, "initial": identity(content)}, content

@@ -23,6 +23,13 @@ def rounds() -> None:
 @rounds.command()
 @classes_option
 @plan_options
+@click.option(
+    "--crop",
+    default="centre",
+    show_default=True,
+    type=click.Choice(["centre", "whole", "saliency", "grad-cam"]),
+    help="How the sites' images are cropped; sites that were prepared otherwise are left out.",
+)
 @click.option("--gather", default=60.0, show_default=True, help="Seconds to wait for all sites.")
 @click.option("--run", "name", help="Name of the run.  [default: date and time]")
 @server_option
@@ -36,8 +43,8 @@ def start(classes: Any, name: str | None, server_dir: Path, as_json: bool, **opt
     from server.commands.plan_options import plan_settings
     from server.new_run import new_run
 
-    settings = plan_settings(options)
-    run = new_run(server_dir.resolve(), name, classes.codes, settings)
+    settings, initial = plan_settings(options)
+    run = new_run(server_dir.resolve(), name, classes.codes, settings, initial)
     if as_json:
         click.echo(json.dumps({"run": run}))
         return

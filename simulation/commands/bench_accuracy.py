@@ -7,6 +7,7 @@ import click
 
 from common.classes import ClassMap
 from common.commands.options import classes_option, saliency_weights_option
+from server.commands.plan_options import initial_option
 from simulation.bench.accuracy.rows import ROW_NAMES, row_of
 
 
@@ -59,13 +60,15 @@ def accuracy() -> None:
     "--out", type=click.Path(file_okay=False, path_type=Path), default=Path("fedqana-accuracy"),
     show_default=True, help="Folder of the records; what is there is not made again.",
 )  # fmt: skip
+@initial_option("random")
 @saliency_weights_option
 @classes_option
 @click.option("--json", "as_json", is_flag=True, help="Print the records as JSON.")
 def run(
     row: str, data: str, seeds: tuple[int, ...], site: str, epochs: int, batch: int,
     learning_rate: float, freeze_batch_norm: float, network: str, bfloat16: bool,
-    threads: int | None, out: Path, saliency_weights: str, classes: ClassMap, as_json: bool,
+    threads: int | None, out: Path, initial: str, saliency_weights: str, classes: ClassMap,
+    as_json: bool,
 ) -> None:  # fmt: skip
     """Make the records of ROW; a stopped training goes on where it was."""
     wanted = row_of(row, site)
@@ -81,7 +84,7 @@ def run(
     with finding_lesions() as finding:
         options = Options(
             data, out, classes, network, schedule, saliency_weights, bfloat16,
-            lambda line: click.echo(line, err=True), finding,
+            initial, lambda line: click.echo(line, err=True), finding,
         )  # fmt: skip
         for seed in seeds:
             record = make_record(wanted, seed, options)

@@ -88,7 +88,7 @@ def sites(
     from simulation.sites import make_data_settings, site_names
 
     out = out.resolve()
-    chosen = plan_settings({**options, "seed": seed, "deploy_every": deploy_every})
+    chosen, initial = plan_settings({**options, "seed": seed, "deploy_every": deploy_every})
     made_of = make_data_settings(
         data=data,
         sites=sites,
@@ -106,7 +106,7 @@ def sites(
         expected_sites=len(site_names(made_of)),
         **chosen,
     )
-    create_run(out / run, plan, made_of)
+    create_run(out / run, plan, made_of, initial)
     if not as_json:
         click.echo("\n".join(_HEADER))
 

@@ -9,6 +9,7 @@ import click
 from common.classes import ClassMap
 from common.commands.options import classes_option
 from server.commands.options import json_option
+from server.commands.plan_options import initial_option
 from simulation.bench.strategies.rows import BASELINE, COMPRESSIONS, STRATEGIES, Row
 
 
@@ -75,6 +76,7 @@ def strategies() -> None:
     "--network", type=click.Choice(["default", "small"]), default="default", show_default=True,
     help="QANA's widths; 'small' is for trying things out.",
 )  # fmt: skip
+@initial_option("pretrained")
 @click.option(
     "--out", type=click.Path(file_okay=False, path_type=Path), default=Path("fedqana-strategies"),
     show_default=True, help="Folder of the records; what is there is not made again.",
@@ -84,7 +86,8 @@ def strategies() -> None:
 @json_option
 def run(
     data: str, layouts: tuple[str, ...], names: tuple[str, ...], seeds: tuple[int, ...],
-    network: str, out: Path, keep_runs: bool, classes: ClassMap, as_json: bool, **plan: Any,
+    network: str, initial: str, out: Path, keep_runs: bool, classes: ClassMap, as_json: bool,
+    **plan: Any,
 ) -> None:  # fmt: skip
     """Make the record of every combination of --sites, --strategy and --seed.
 
@@ -101,8 +104,8 @@ def run(
         for name in dict.fromkeys(names)
     ]
     options = Options(
-        data, out, plan, classes, DEMO_CONFIG if network == "small" else QanaConfig(), keep_runs,
-        lambda: console_progress(quiet=as_json), lambda line: click.echo(line, err=True),
+        data, out, plan, classes, DEMO_CONFIG if network == "small" else QanaConfig(), initial,
+        keep_runs, lambda: console_progress(quiet=as_json), lambda line: click.echo(line, err=True),
     )  # fmt: skip
     records = make_records(rows, options)
     if as_json:

@@ -196,7 +196,7 @@ def _create(
     check_run_name(run)
     if run == _CACHE or run.startswith("history.db"):
         raise SettingsError(f"--run {run}: the output folder has its own {run}; use another name")
-    chosen = plan_settings({**settings, "network": network})
+    chosen, initial = plan_settings({**settings, "network": network})
     rounds = settings["float_rounds"] + settings["qat_rounds"]
     data_settings = make_data_settings(
         **data,
@@ -208,10 +208,11 @@ def _create(
         run=run,
         classes=known_classes(data_settings),
         expected_sites=len(site_names(data_settings)),
+        crop=data_settings.crop,
         **chosen,
     )
     open_history(url).close()  # refused before the sites' data are made, which takes minutes
-    create_run(out / run, plan, data_settings)
+    create_run(out / run, plan, data_settings, initial)
     return out / run
 
 

@@ -47,6 +47,16 @@ def test_what_was_saved_is_loaded(tmp_path: Path) -> None:
     assert sorted(p.name for p in (tmp_path / "deep").iterdir()) == ["1"]
 
 
+def test_a_card_names_its_crop_and_one_that_was_written_before_keeps_its_seal() -> None:
+    before = small_bundle().card
+    assert b'"crop"' not in before.to_bytes()
+    assert parse_card(before.to_bytes()) == before
+    card = before.model_copy(update={"crop": "whole"})
+    assert parse_card(card.to_bytes()).crop == "whole"
+    with pytest.raises(BundleDamaged, match="crop"):
+        parse_card(card.to_bytes().replace(b'"whole"', b'"round"'))
+
+
 def test_equal_parts_give_equal_bytes(tmp_path: Path) -> None:
     for name in ("a", "b"):
         save_bundle(small_bundle(), tmp_path / name)

@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
-from common.bundle import PROGRAM, Bundle
+from common.bundle import PROGRAM, Bundle, save_bundle
 from common.calibration import probabilities
 from common.classes import ClassMap
 from common.data.augmentation import turn
@@ -132,7 +132,7 @@ def test_all_symmetries_are_judged_together_and_the_conversion_by_itself(
 
 
 def test_images_are_cropped_as_they_were_for_training(
-    out: Path, data: Path, tmp_path: Path
+    out: Path, bundle: Bundle, data: Path, tmp_path: Path
 ) -> None:
     wide = tmp_path / "wide"
     shutil.copytree(data, wide)
@@ -152,6 +152,13 @@ def test_images_are_cropped_as_they_were_for_training(
         assert value["metrics"] == summarize(counts, CODES).to_json()
         found[name] = value["metrics"]
     assert found["centre"] != found["whole"]
+    # Where nothing is said, as the card says; a card of before that said so is of centred squares.
+    for name in ("centre", "whole", ""):
+        card = bundle.card.model_copy(update={"crop": name})
+        save_bundle(Bundle(card, bundle.files), tmp_path / f"cropped-{name}")
+        place = str(tmp_path / f"cropped-{name}")
+        value = told("evaluate", place, "--data", wide, "--backend", "float")
+        assert value["metrics"] == found[name or "centre"]
 
 
 def test_probabilities_are_judged_by_what_other_lesions_taught(out: Path, data: Path) -> None:

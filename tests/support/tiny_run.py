@@ -45,7 +45,7 @@ def create_tiny(out: Path, data: dict[str, Any] | None = None, **settings: Any) 
     """A new run's folder below ``out``; the history is ``out/history.db``."""
     plan = tiny_plan(**settings)
     made = tiny_data(**{"rounds": plan.rounds, "seed": plan.seed, **(data or {})})
-    plan = plan.model_copy(update={"classes": known_classes(made)})
+    plan = plan.model_copy(update={"classes": known_classes(made), "crop": made.crop})
     create_run(out / plan.run, plan, made)
     shutil.copytree(_prepared_sites(made.model_dump_json()), out / plan.run / "sites")
     return out / plan.run

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from common.errors import ModelNotFound, SettingsError
 from common.files import write_atomically
 from common.keras_setup import keras, tf
 from common.qana.config import DEMO_CONFIG, QanaConfig
+from common.qana.initial import PRETRAINED, RANDOM, identity, initial_content, start_from
 from common.qana.weights import named_weights, set_weights
 from common.saliency.choice import Tell
 from common.seeds import derive_seed
@@ -38,7 +40,8 @@ class Options:
     """How records are made; the defaults of ``schedule`` are those of docs/benchmarks.md.
 
     ``schedule`` holds epochs, batch, learning rate and batch norm's share; the rest of it is the
-    row's. ``tell`` gets lines of progress, ``finding`` the progress of a saliency crop.
+    row's. ``initial`` is "random", "pretrained" or a file of weights that QANA starts from.
+    ``tell`` gets lines of progress, ``finding`` the progress of a saliency crop.
     """
 
     data: str
@@ -48,6 +51,7 @@ class Options:
     schedule: Schedule = field(default_factory=Schedule)
     saliency_weights: str = ""
     bfloat16: bool = False
+    initial: str = RANDOM
     tell: Callable[[str], None] = lambda line: None
     finding: Tell = lambda done, total: None
 
@@ -55,6 +59,11 @@ class Options:
     def config(self) -> QanaConfig:
         """QANA's shape."""
         return CONFIGS[self.network]
+
+    @cached_property
+    def initial_content(self) -> bytes:
+        """The file that QANA starts from, empty for random weights; raises as its reader."""
+        return initial_content(self.initial, self.config)
 
 
 def make_record(row: Row, seed: int, options: Options) -> Record:
@@ -71,6 +80,10 @@ def make_record(row: Row, seed: int, options: Options) -> Record:
     """
     if options.bfloat16 and row.graph != "resnet18":
         raise SettingsError(f"--bfloat16 goes with the row 'resnet18', not with '{row.name}'")
+    if options.initial != RANDOM and row.graph != "qana":
+        raise SettingsError(
+            f"--initial goes with rows of the whole QANA, not with '{row.name}'; leave it out"
+        )
     settings = _settings(row, options)
     found = found_record(options.out, row.name, seed, settings)
     if found is not None:
@@ -81,9 +94,10 @@ def make_record(row: Row, seed: int, options: Options) -> Record:
     )  # fmt: skip
     started = time.perf_counter()
     _use_bfloat16(options.bfloat16)
-    model = build_graph(
-        row.graph, options.config, len(cases.codes), derive_seed(seed, "bench", "weights")
-    )
+    first = derive_seed(seed, "bench", "weights")
+    model = build_graph(row.graph, options.config, len(cases.codes), first)
+    if content := options.initial_content:
+        set_weights(model, start_from(content, options.config, len(cases.codes), first))
     about: Record = {
         "row": row.name,
         "seed": seed,
@@ -134,6 +148,7 @@ def _settings(row: Row, options: Options) -> dict[str, Any]:
         "crop": row.crop,
         "saliency_weights": Path(options.saliency_weights).name,
         "bfloat16": options.bfloat16,
+        "initial": identity(options.initial_content),
     }
     if row.name == FLIPS:
         settings["symmetries"] = SYMMETRIES
@@ -223,6 +238,9 @@ def _command(row: Row, seed: int, options: Options) -> str:
         text += f" --network {options.network}"
     if options.classes != HAM10000_CLASSES:
         text += f" --classes {','.join(options.classes.codes)}"
+    if options.initial != RANDOM:
+        known = options.initial == PRETRAINED
+        text += f" --initial {options.initial if known else Path(options.initial).name}"
     if options.saliency_weights:
         text += f" --saliency-weights {Path(options.saliency_weights).name}"
     return text + (" --bfloat16" if options.bfloat16 else "")

@@ -11,6 +11,7 @@ from common.classes import HAM10000_CLASSES, ClassMap
 from common.data.cases import Cases
 from common.errors import RunNotFound
 from common.qana.config import DEMO_CONFIG, QanaConfig
+from common.qana.initial import PRETRAINED, RANDOM, identity, initial_content
 from edge_client.site import SiteFolder
 from server.history.engine import default_url
 from server.history.store import open_history
@@ -64,6 +65,8 @@ class Options:
         Settings of `make_plan` by name, but for run, seed, strategy, classes and config.
     config : QanaConfig
         The network's shape.
+    initial : str
+        "random", "pretrained" or a file of weights that it starts from.
     keep_runs : bool
         Whether a run's folder stays after its record is written.
     watched : callable
@@ -77,6 +80,7 @@ class Options:
     plan: dict[str, Any] = field(default_factory=dict)
     classes: ClassMap = HAM10000_CLASSES
     config: QanaConfig = field(default_factory=QanaConfig)
+    initial: str = RANDOM
     keep_runs: bool = False
     watched: Callable[[], AbstractContextManager[None]] = nullcontext
     tell: Callable[[str], None] = lambda line: None
@@ -149,6 +153,7 @@ def _checked(row: Row, options: Options) -> _Wanted:
         classes=known_classes(data),
         strategy=row.strategy,
         config=options.config,
+        initial=identity(initial_content(options.initial, options.config)),
         deploy_every=max(rounds, 1),  # the last round of each phase is deployed whatever it is
         **options.plan,
     )
@@ -181,7 +186,8 @@ def _made(wanted: _Wanted, options: Options) -> Record:
     except RunNotFound:  # nothing, or what a command left that was stopped before its run began
         shutil.rmtree(work, ignore_errors=True)
         folder = work / row.stem
-        create_run(folder, wanted.plan, wanted.data)
+        content = initial_content(options.initial, options.config)
+        create_run(folder, wanted.plan, wanted.data, content)
     url = default_url(work)
     with options.watched():
         execute(folder, "in-process", out / "cache", url)
@@ -236,6 +242,9 @@ def _command(row: Row, plan: RunPlan, options: Options) -> str:
         if used and value != RunPlan.model_fields[name].default:
             shown = value if isinstance(value, str) else f"{value:g}"
             text += f" --{name.replace('_', '-')} {shown}"
+    if options.initial != PRETRAINED:
+        known = options.initial == RANDOM
+        text += f" --initial {options.initial if known else Path(options.initial).name}"
     if options.config == DEMO_CONFIG:
         text += " --network small"
     if options.classes != HAM10000_CLASSES:

@@ -1,0 +1,118 @@
+"""Where a run's network starts: drawn at random, or the weights of a pretrained one.
+
+Federated training gains from a pretrained start, the more the less alike the sites are (Nguyen et
+al., arXiv 2210.08090; Chen et al., arXiv 2206.11488). The weights that come with FedQANA were
+made without anybody's images, by `fedqana model pretrain`.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from common.arrays import from_npz, to_npz
+from common.errors import DataNotFound, DataUnreadable, SettingsError
+from common.files import sha256_of
+from common.qana.config import DEMO_CONFIG, QanaConfig
+from common.qana.weights import NamedWeights, is_statistic
+
+PRETRAINED = "pretrained"
+RANDOM = "random"
+
+_ABOUT = "about"
+_HEAD = "head/"
+_FOLDER = Path(__file__).with_name("pretrained")
+_FILES = {QanaConfig().digest(): "default.npz", DEMO_CONFIG.digest(): "small.npz"}
+
+
+def initial_content(choice: str, config: QanaConfig) -> bytes:
+    """The file that a choice names: "pretrained", "random" (which has none: empty) or a path.
+
+    Raises
+    ------
+    SettingsError
+        No pretrained weights come with this shape.
+    DataNotFound, DataUnreadable
+        The file is absent, or not the weights of such a network.
+    """
+    if choice == RANDOM:
+        return b""
+    if choice == PRETRAINED:
+        name = _FILES.get(config.digest())
+        if name is None:
+            raise SettingsError(
+                "no pretrained weights come with a network of this shape; start it at random, or "
+                "make some with 'fedqana model pretrain'"
+            )
+        return (_FOLDER / name).read_bytes()
+    try:
+        content = Path(choice).read_bytes()
+    except FileNotFoundError as error:
+        raise DataNotFound(
+            f"there is no file {choice}; say pretrained, random, or the file of a network's weights"
+        ) from error
+    except OSError as error:
+        raise DataUnreadable(f"cannot read {choice}: {error.strerror}") from error
+    start_from(content, config, 2, seed=0, name=choice)
+    return content
+
+
+def identity(content: bytes) -> str:
+    """What a plan calls the content: its SHA-256, or "random" where it is empty."""
+    return sha256_of(content) if content else RANDOM
+
+
+def start_from(
+    content: bytes, config: QanaConfig, n_classes: int, seed: int, name: str = "the initial weights"
+) -> NamedWeights:
+    """The float network's first weights, float32 by name.
+
+    Random ones that depend on the seed only, with those of ``content`` in place of all but the
+    classifying layer's: its classes are other ones. Raises DataUnreadable, calling the content
+    ``name``, where it is not the weights of such a network.
+    """
+    from common.qana.networks import initial_weights  # imports TensorFlow
+
+    weights = initial_weights(config, n_classes, seed)
+    if not content:
+        return weights
+    what = "make them again with 'fedqana model pretrain', or name another file"
+    try:
+        stored = from_npz(content)
+    except ValueError as error:
+        raise DataUnreadable(f"{name}: {error}; {what}") from error
+    for key, array in weights.items():
+        if key.startswith(_HEAD):
+            continue
+        found = stored.get(key)
+        if found is None or found.shape != array.shape or found.dtype.kind != "f":
+            raise DataUnreadable(f"{name} is not of a network of this shape ({key}); {what}")
+        weights[key] = found.astype(np.float32)
+        if not np.isfinite(weights[key]).all() or (
+            key.endswith("/moving_variance") and weights[key].min() < 0
+        ):
+            raise DataUnreadable(f"{name} has numbers that no network has ({key}); {what}")
+    return weights
+
+
+def to_content(weights: NamedWeights, about: dict[str, Any]) -> bytes:
+    """A file of initial weights, with how they came about as JSON values.
+
+    In half precision, which is more than a start needs; the statistics, whose range is wider, in
+    full. The classifying layer is left out.
+    """
+    arrays: dict[str, NDArray[Any]] = {
+        key: array if is_statistic(key) else array.astype(np.float16)
+        for key, array in weights.items()
+        if not key.startswith(_HEAD)
+    }
+    return to_npz({**arrays, _ABOUT: np.frombuffer(json.dumps(about).encode(), np.uint8)})
+
+
+def about_of(content: bytes) -> dict[str, Any]:
+    """How the weights in a file came about; empty where it does not say."""
+    stored = from_npz(content)
+    found: dict[str, Any] = json.loads(stored[_ABOUT].tobytes()) if _ABOUT in stored else {}
+    return found
