@@ -20,7 +20,7 @@ _PROCEDURAL = "procedural:"
 @click.option(
     "--pictures",
     metavar="procedural:N|DIR",
-    default="procedural:40000",
+    default="procedural:30000",
     show_default=True,
     help="N pictures drawn from random numbers, or every JPEG and PNG file of a folder: nobody's "
     "lesions, since a network may give away what it was trained on.",
@@ -48,7 +48,7 @@ def pretrain(pictures: str, epochs: int, network: str, seed: int, out: Path, as_
     """Make the weights that runs start from, by learning an ImageNet network's features.
 
     QANA learns to tell what EfficientNet-Lite0 (the extra 'saliency') sees in the pictures. It
-    takes some 60 ms a picture on one core with the default settings.
+    takes some 50 ms a picture on one core with the default settings.
     """
     from common.files import write_atomically
     from common.qana.config import DEMO_CONFIG, QanaConfig
@@ -110,6 +110,6 @@ def _pictures(choice: str, size: int, seed: int) -> "NDArray[np.uint8]":
     count = choice.removeprefix(_PROCEDURAL)
     if not (count.isascii() and count.isdecimal() and int(count) >= _FEWEST):
         raise SettingsError(
-            f"--pictures {choice}: give at least {_FEWEST}, e.g. {_PROCEDURAL}40000"
+            f"--pictures {choice}: give at least {_FEWEST}, e.g. {_PROCEDURAL}30000"
         )
     return procedural_pictures(int(count), size, seed)

@@ -171,7 +171,7 @@ def folder_pictures(folder: Path, size: int) -> NDArray[np.uint8]:
     files = sorted(f for f in folder.rglob("*") if f.suffix.lower() in _SUFFIXES and f.is_file())
     if not files:
         raise DataNotFound(
-            f"no JPEG or PNG file below {folder}; name another folder, or procedural:40000"
+            f"no JPEG or PNG file below {folder}; name another folder, or procedural:30000"
         )
     images = [LesionImage(f.stem, f.stem, "", "", str(f), f.read_bytes) for f in files]
     pictures = np.empty((len(files), size, size, 3), np.uint8)
