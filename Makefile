@@ -29,6 +29,17 @@ SOURCES := rosendahl vidir_modern vidir_molemax vienna_dias
 LAYOUTS := source dirichlet:10:0.1 dirichlet:10:0.3 dirichlet:10:1 iid:10 \
 	dirichlet:50:0.1 dirichlet:50:0.3 dirichlet:50:1 iid:50
 STRATEGIES := fedavg fedprox fedadam fedyogi fedmedian fedtrimmedavg krum
+# Three seeds of a federated run: its name and its options.
+define federated
+	for seed in 0 1 2; do \
+		run=$(1)-$$seed; \
+		if test -d $(OUT)/federated/$$run; then \
+			$(BIN)/fedqana simulate --resume $$run --out $(OUT)/federated || exit 1; \
+		else \
+			$(BIN)/fedqana simulate --data $(DATA) --arrivals 0 --deploy-every 12 --seed $$seed $(2) \
+				--run $$run --out $(OUT)/federated || exit 1; \
+		fi; done
+endef
 bench: $(READY)
 	@test -n "$(DATA)" || { echo "say where HAM10000 is: make bench DATA=DIR"; exit 1; }
 	for row in pooled test-flips; do \
@@ -36,23 +47,25 @@ bench: $(READY)
 	$(ACCURACY) run resnet18 --data $(DATA) --bfloat16 --epochs 24 --out $(OUT)/accuracy
 	for site in $(SOURCES); do \
 		$(ACCURACY) run alone --site $$site --data $(DATA) --out $(OUT)/accuracy || exit 1; done
+	$(ACCURACY) run pooled --initial pretrained --data $(DATA) --out $(OUT)/pretrained
+	for site in $(SOURCES); do \
+		$(ACCURACY) run alone --site $$site --initial pretrained --data $(DATA) \
+			--out $(OUT)/pretrained || exit 1; done
 	for row in pooled no-attention no-se no-residual plain-convolutions no-logit-adjustment smote \
-		smote-and-logit-adjustment crop-whole crop-saliency crop-mask mixup no-augmentation leaky; do \
+		smote-and-logit-adjustment crop-whole crop-saliency crop-grad-cam crop-mask mixup \
+		no-augmentation leaky; do \
 		$(ACCURACY) run $$row --data $(DATA) --epochs 24 --out $(OUT)/ablations || exit 1; done
-	for seed in 0 1 2; do \
-		run=federated-$$seed; \
-		if test -d $(OUT)/federated/$$run; then \
-			$(BIN)/fedqana simulate --resume $$run --out $(OUT)/federated || exit 1; \
-		else \
-			$(BIN)/fedqana simulate --data $(DATA) --arrivals 0 --deploy-every 12 --seed $$seed \
-				--run $$run --out $(OUT)/federated || exit 1; \
-		fi; done
+	$(call federated,federated,)
+	$(call federated,random,--initial random)
+	$(call federated,quantization,--compression quantization)
 	$(BENCH) strategies run --data $(DATA) $(addprefix --sites ,$(LAYOUTS)) \
 		$(addprefix --strategy ,$(STRATEGIES)) --seed 0 --seed 1 --seed 2 \
 		--rounds 24 --qat-rounds 6 --local-epochs 1 --out $(OUT)/strategies
 	$(ACCURACY) table $(OUT)/accuracy
 	$(ACCURACY) table $(OUT)/ablations
-	$(BIN)/fedqana runs compare --spread federated-0 federated-1 federated-2 --out $(OUT)/federated
+	$(ACCURACY) table $(OUT)/pretrained
+	for name in federated random quantization; do \
+		$(BIN)/fedqana runs compare --spread $$name-0 $$name-1 $$name-2 --out $(OUT)/federated || exit 1; done
 	$(BENCH) strategies table $(OUT)/strategies --figure $(OUT)/strategies.svg
 
 # The tables of docs/conversion.md and docs/on-chip-learning.md; some five hours on 2 cores. DATA is HAM10000.

@@ -17,7 +17,7 @@ from common.data.smote import SHARE
 from common.errors import SiteRefused
 from common.neurons import NeuronSet
 from common.qana.config import QanaConfig
-from common.saliency.choice import CENTRE
+from common.saliency.choice import CropName
 
 PROTOCOL = 8
 """Raised whenever a message changes its meaning; both sides must have the same."""
@@ -67,21 +67,24 @@ class _Message(BaseModel):
 
 
 class HandshakeAsk(_Message):
-    """Before round 1: does this site fit the run? ``crop`` is how its images must be cropped."""
+    """Before round 1: does this site fit the run?"""
 
     protocol: int
     run: str
     classes: tuple[str, ...]
     config: QanaConfig
-    crop: str = CENTRE.name
 
 
 class HandshakeReply(_Message):
-    """A site's name, what it runs and how many cases it has (not which)."""
+    """A site's name, what it runs and how many cases it has (not which).
+
+    ``crop`` is how its images are cropped; said to coordinators of the same protocol only.
+    """
 
     protocol: int
     site: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")
     classes: tuple[str, ...]
+    crop: CropName | Literal[""] = ""
     model_hash: str
     fedqana: str
     n_train: Count

@@ -128,26 +128,22 @@ def handshake(
     """
     if data.train.images.shape[1] != ask.config.input_size:
         return Answer(error="wrong-image-size")
-    if data.crop.name != ask.crop:
-        log.error(
-            "handshake: the run is of images with the crop %r, this site's have %r; prepare them "
-            "again with --crop %s, or leave this run to others",
-            ask.crop, data.crop.name, ask.crop,
-        )  # fmt: skip
-        return Answer(error="wrong-crop")
     rounds = _rounds(folder, ask.run)
     journal = CaseJournal(folder.state / "cases.journal", read_only=True)
     reply = HandshakeReply(
         protocol=PROTOCOL,
         site=data.name,
         classes=data.classes.codes,
+        crop=data.crop.name,
         model_hash=model_hash(ask.config, len(ask.classes)),
         fedqana=__version__,
         n_train=len(data.train) + len(journal.cases(rounds.number(0))),
         n_validation=len(data.validation),
         n_test=len(data.test),
     )
-    return Answer(reply.model_dump_json())
+    # A coordinator of another protocol must be able to read which one this is.
+    unknown = set() if ask.protocol == PROTOCOL else {"crop"}
+    return Answer(reply.model_dump_json(exclude=unknown))
 
 
 def train_if_allowed(
@@ -254,7 +250,11 @@ def _deploy(instruction: Instruction, ask: DeployAsk, folder: SiteFolder, data: 
     bundle = _verified(instruction.files, folder)
     card = bundle.card
     if card.crop and card.crop != data.crop.name:
-        log.error("version %d is of images with the crop %r", card.version, card.crop)
+        log.error(
+            "deploy: version %d was trained on images with the crop %r, this site's have %r; join "
+            "from a new folder with --crop %s to use it",
+            *(card.version, card.crop, data.crop.name, card.crop),
+        )
         return Answer(error="wrong-crop")
     program = Program.from_bytes(bundle.files[PROGRAM])
     client = _client(ask, folder, data)

@@ -125,7 +125,6 @@ class AcceptedSites:
             run=self._plan.run,
             classes=self._plan.classes,
             config=self._plan.config,
-            crop=self._plan.crop,
         )
         deadline = min(self._plan.deadline, max(patience, _HANDSHAKE_EACH * len(nodes)))
         asks = {n: Instruction("handshake", ask) for n in nodes}
@@ -142,7 +141,7 @@ class AcceptedSites:
                 if reply.site in self._nodes:  # the first one keeps the name and its record
                     raise SiteRefused("duplicate", f"another node is {reply.site!r} already")
                 name = reply.site
-                check_handshake(reply, classes, expected_hash)
+                check_handshake(reply, classes, expected_hash, self._plan.crop)
             except SiteRefused as error:
                 # Who did not answer, or for whom the engine did, may answer later.
                 if error.code != "missing" and not error.code.startswith("engine-error"):

@@ -9,6 +9,7 @@ from common.bundle import SIGNATURE, Bundle, save_bundle
 from common.errors import ModelNotFound, SettingsError
 from common.files import write_atomically, writing_to
 from common.keys import seal_public
+from common.qana.initial import RANDOM
 from server.bundle_delivery import sign_folder
 from server.delivery_order import Delivered, write_delivery
 from server.enrolment import open_members
@@ -94,6 +95,8 @@ def promote(folder: ServerFolder, model: str, action: str = "promote") -> tuple[
             **original,
             "run": delivery,
             "expected_sites": approved,
+            "crop": bundle.card.crop,
+            "initial": RANDOM,  # nothing is trained: the run's folder has no such file
             "classes": bundle.card.classes[: len(original["classes"])],
         }
     )

@@ -1,5 +1,6 @@
 """A run's settings: everything that, with the sites' data, determines its outcome."""
 
+import json
 import math
 from typing import Literal
 
@@ -10,7 +11,8 @@ from common.data.smote import SHARE
 from common.errors import SettingsError
 from common.qana.config import QanaConfig
 from common.qana.initial import RANDOM
-from common.saliency.choice import CENTRE, CropName
+from common.qana.initial import shown as initial_shown
+from common.saliency.choice import CropName
 
 Phase = Literal["float", "qat"]
 
@@ -41,8 +43,8 @@ class RunPlan(BaseModel):
     classes : tuple of str
         Class codes known before round 1, in index order.
     crop : str
-        How the sites' images are cropped (`common.saliency.choice`); sites that do it otherwise
-        are left out.
+        How the sites' images are cropped (`common.saliency.choice`); sites that crop otherwise
+        are left out. Empty in plans that were made before it was noted: nothing is compared.
     initial : str
         Where the float network starts: "random", or the SHA-256 of a file of weights
         (`common.qana.initial`), which is kept in the run's folder.
@@ -96,7 +98,7 @@ class RunPlan(BaseModel):
     seed: int = Field(ge=0, lt=2**32)
     classes: tuple[str, ...] = Field(min_length=2)
     config: QanaConfig = QanaConfig()
-    crop: CropName = CENTRE.name
+    crop: CropName | Literal[""] = ""
     initial: str = Field(default=RANDOM, pattern=r"^(random|[0-9a-f]{64})$")
     float_rounds: int = Field(default=48, ge=0)
     qat_rounds: int = Field(default=8, ge=0)
@@ -161,6 +163,13 @@ class RunPlan(BaseModel):
             return half_cosine(self.learning_rate, round_number - 1, self.float_rounds)
         position = round_number - 1 - self.float_rounds
         return half_cosine(self.qat_learning_rate, position, self.qat_rounds)
+
+
+def setting_shown(name: str, value: object) -> str:
+    """A plan's setting for people, from its JSON value."""
+    if name == "initial":
+        return initial_shown(str(value))
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def make_plan(**settings: object) -> RunPlan:

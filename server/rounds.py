@@ -100,10 +100,7 @@ class Coordinator:
     def run(self) -> None:
         """Run to the end; an expected error is recorded as the run's reason and raised again."""
         saved = self._checkpoint.load()
-        if saved is None:
-            self._state.floating = self._folder.first_weights(self._plan, len(self._plan.classes))
-        else:
-            self._state = saved
+        self._state = saved or self._state
         if self._state.step == DONE:
             if not self._log.is_finished():  # killed between the last checkpoint and this line
                 self._log.finish("finished")
@@ -112,6 +109,8 @@ class Coordinator:
         try:
             if saved is None:
                 self._log.begin(self._data, self._folder.path)
+                n_classes = len(self._plan.classes)
+                self._state.floating = self._folder.first_weights(self._plan, n_classes)
             else:
                 self._log.resume(saved)
             self._state.sites = self._sites.handshake(self._state.sites)

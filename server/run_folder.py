@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from common.errors import RunNotFound, StateDamaged
 from common.files import write_atomically
-from common.qana.initial import RANDOM, identity, start_from
+from common.qana.initial import RANDOM, start_from, start_id
 from common.qana.weights import NamedWeights
 from server.plan import RunPlan
 from server.transport import Transport
@@ -55,7 +55,7 @@ class RunFolder:
         path, content = self.path / INITIAL, b""
         if plan.initial != RANDOM:
             content = path.read_bytes() if path.is_file() else b""
-            if identity(content) != plan.initial:
+            if start_id(content) != plan.initial:
                 raise StateDamaged(
                     f"{path} is not what the run was started with; restore it or start a new run"
                 )

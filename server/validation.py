@@ -30,12 +30,8 @@ from common.messages import (
 from common.metrics import ScoreCounts
 from common.qana.network import BATCH_NORM_MOMENTUM, BOUND
 from common.qana.quantize import CALIBRATION_IMAGES, SMALLEST_RANGE
-from common.qana.weights import NamedWeights, is_statistic
+from common.qana.weights import LARGEST_STATISTIC, NamedWeights, is_statistic
 from common.update_reach import farthest_sent
-
-LARGEST_STATISTIC = 1e4
-"""A batch norm's mean or variance beyond this is a fault or an attack: networks trained on the
-four sources of HAM10000 stay below 100."""
 
 OUTLIER = 20.0
 """Times the median; the four sources of HAM10000 stay within 1.2 of it, in every phase."""
@@ -67,11 +63,23 @@ def _said_by_site(code: str, form: type[M]) -> str:
         return f"the site's policy does not allow {what}"
     if code == "below-minimum":
         return "the program is below the minimum that the site's policy asks for"
+    if code == "wrong-crop":
+        return "the version was trained on images with another crop than the site's"
+    if code == "wrong-image-size":
+        return (
+            "its images were prepared for another network; start the run with that --network, or "
+            "prepare the site again"
+        )
     return f"the site could not do it ({code})"
 
 
-def check_handshake(reply: HandshakeReply, classes: ClassMap, model_hash: str) -> None:
-    """Refuse a site of another protocol, network, or without one of the run's classes."""
+def check_handshake(
+    reply: HandshakeReply, classes: ClassMap, model_hash: str, crop: str = ""
+) -> None:
+    """Refuse a site of another protocol, network or crop, or without one of the run's classes.
+
+    Crops are compared where both sides say theirs.
+    """
     if reply.protocol != PROTOCOL:
         raise SiteRefused(
             "protocol",
@@ -90,6 +98,12 @@ def check_handshake(reply: HandshakeReply, classes: ClassMap, model_hash: str) -
     if reply.model_hash != model_hash:
         raise SiteRefused(
             "model-hash", "builds another network; install the same fedqana version on both"
+        )
+    if crop and reply.crop and reply.crop != crop:
+        raise SiteRefused(
+            "wrong-crop",
+            f"its images are cropped by {reply.crop!r}, the run's by {crop!r}; start a run with "
+            f"--crop {reply.crop}, or let the site join anew with --crop {crop}",
         )
     if reply.n_train == 0:
         raise SiteRefused("no-cases", "has no training cases")

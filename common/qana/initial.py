@@ -16,12 +16,13 @@ from common.arrays import from_npz, to_npz
 from common.errors import DataNotFound, DataUnreadable, SettingsError
 from common.files import sha256_of
 from common.qana.config import DEMO_CONFIG, QanaConfig
-from common.qana.weights import NamedWeights, is_statistic
+from common.qana.weights import LARGEST_STATISTIC, Float, NamedWeights, is_statistic
 
 PRETRAINED = "pretrained"
 RANDOM = "random"
 
 _ABOUT = "about"
+_LARGEST_FILE = 64 * 2**20
 _HEAD = "head/"
 _FOLDER = Path(__file__).with_name("pretrained")
 _FILES = {QanaConfig().digest(): "default.npz", DEMO_CONFIG.digest(): "small.npz"}
@@ -48,6 +49,10 @@ def initial_content(choice: str, config: QanaConfig) -> bytes:
             )
         return (_FOLDER / name).read_bytes()
     try:
+        if Path(choice).stat().st_size > _LARGEST_FILE:
+            raise DataUnreadable(
+                f"{choice} is too large for a network's weights; name another file"
+            )
         content = Path(choice).read_bytes()
     except FileNotFoundError as error:
         raise DataNotFound(
@@ -59,13 +64,25 @@ def initial_content(choice: str, config: QanaConfig) -> bytes:
     return content
 
 
-def identity(content: bytes) -> str:
+def shown(identity: str) -> str:
+    """What a plan calls its start, for people: the weights that come with FedQANA by name."""
+    if identity == RANDOM:
+        return RANDOM
+    known = any(sha256_of((_FOLDER / file).read_bytes()) == identity for file in _FILES.values())
+    return f"{PRETRAINED} ({identity[:12]})" if known else f"weights {identity[:12]}"
+
+
+def start_id(content: bytes) -> str:
     """What a plan calls the content: its SHA-256, or "random" where it is empty."""
     return sha256_of(content) if content else RANDOM
 
 
 def start_from(
-    content: bytes, config: QanaConfig, n_classes: int, seed: int, name: str = "the initial weights"
+    content: bytes,
+    config: QanaConfig,
+    n_classes: int,
+    seed: int,
+    name: str = "the file of initial weights",
 ) -> NamedWeights:
     """The float network's first weights, float32 by name.
 
@@ -80,7 +97,7 @@ def start_from(
         return weights
     what = "make them again with 'fedqana model pretrain', or name another file"
     try:
-        stored = from_npz(content)
+        stored = from_npz(content, uncompressed=True)
     except ValueError as error:
         raise DataUnreadable(f"{name}: {error}; {what}") from error
     for key, array in weights.items():
@@ -90,11 +107,18 @@ def start_from(
         if found is None or found.shape != array.shape or found.dtype.kind != "f":
             raise DataUnreadable(f"{name} is not of a network of this shape ({key}); {what}")
         weights[key] = found.astype(np.float32)
-        if not np.isfinite(weights[key]).all() or (
-            key.endswith("/moving_variance") and weights[key].min() < 0
-        ):
+        if not _possible(key, weights[key]):
             raise DataUnreadable(f"{name} has numbers that no network has ({key}); {what}")
     return weights
+
+
+def _possible(name: str, array: Float) -> bool:
+    """Whether a network's weights may be such numbers; sites' updates are checked alike."""
+    if not np.isfinite(array).all():
+        return False
+    if name.endswith("/moving_variance") and array.min() < 0:
+        return False
+    return not is_statistic(name) or bool(np.abs(array).max() <= LARGEST_STATISTIC)
 
 
 def to_content(weights: NamedWeights, about: dict[str, Any]) -> bytes:

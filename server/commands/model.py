@@ -165,6 +165,7 @@ def evaluate(
         "images": len(folder.images),
         "skipped": folder.skipped,
         "all_symmetries": all_symmetries,
+        "crop": choice.name,
         **result.to_json(),
     }
     if as_json:

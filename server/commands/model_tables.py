@@ -61,7 +61,10 @@ def print_description(told: dict[str, Any]) -> None:
         "phase": told["phase"],
         "seed": told["seed"],
         "classes": f"{len(told['classes'])}: {', '.join(told['classes'])}",
-        "input": f"{config['input_size']} x {config['input_size']} RGB",
+        "input": (
+            f"{config['input_size']} x {config['input_size']} RGB, crop "
+            + (told.get("crop") or "centre (the card names none)")
+        ),
         "widths": (
             f"stem {config['stem']}, stages {', '.join(map(str, config['widths']))} "
             f"(strides {', '.join(map(str, config['strides']))}; depth {config['depth']}), "
@@ -104,6 +107,7 @@ def print_evaluation(told: dict[str, Any]) -> None:
     console.print(f"data      {told['data']}: {told['images']} images")
     views = ", mean over the 8 symmetries of each image" if told["all_symmetries"] else ""
     console.print(f"computed  {told['backend']}{views}")
+    console.print(f"crop      {told['crop']}")
     for label, count in told["skipped"].items():
         console.print(f"left out  {count} images labelled {label!r}, which the model does not have")
     print_metrics(told["metrics"], "Metrics")

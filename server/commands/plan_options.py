@@ -123,7 +123,7 @@ def plan_settings(options: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
     """
     from common.errors import SettingsError
     from common.qana.config import DEMO_CONFIG, QanaConfig
-    from common.qana.initial import identity, initial_content
+    from common.qana.initial import initial_content, start_id
 
     if options["float_rounds"] < 1:
         raise SettingsError(
@@ -133,4 +133,4 @@ def plan_settings(options: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
     settings = {name: value for name, value in options.items() if name != "network"}
     config = QanaConfig() if options["network"] == "default" else DEMO_CONFIG
     content = initial_content(options["initial"], config)
-    return {**settings, "config": config, "initial": identity(content)}, content
+    return {**settings, "config": config, "initial": start_id(content)}, content

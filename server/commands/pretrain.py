@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-_FEWEST = 80
+_FEWEST, _MOST = 80, 1_000_000
 _PROCEDURAL = "procedural:"
 
 
@@ -47,69 +47,98 @@ _PROCEDURAL = "procedural:"
 def pretrain(pictures: str, epochs: int, network: str, seed: int, out: Path, as_json: bool) -> None:
     """Make the weights that runs start from, by learning an ImageNet network's features.
 
-    QANA learns to tell what EfficientNet-Lite0 (the extra 'saliency') sees in the pictures. It
-    takes some 50 ms a picture on one core with the default settings.
+    QANA learns to predict what EfficientNet-Lite0 (the extra 'saliency') sees in the pictures. It
+    takes some 50 ms a picture on one core with the default settings, and 4 GB of memory.
     """
     from common.files import write_atomically
     from common.qana.config import DEMO_CONFIG, QanaConfig
-    from common.qana.initial import identity, to_content
-    from common.saliency import lite0
-    from server.pretraining.distil import BATCH, LEARNING_RATE, distil
-    from server.pretraining.targets import COMPONENTS, feature_targets
-
-    def tell(line: str) -> None:
-        if not as_json:
-            click.echo(line)
+    from common.qana.initial import start_from, start_id, to_content
 
     config = QanaConfig() if network == "default" else DEMO_CONFIG
-    shown = _pictures(pictures, config.input_size, seed)
-    tell(f"{len(shown)} pictures")
+    count = _count(pictures)
+    _check_place(out)
+
+    # TensorFlow takes seconds.
+    from common.bundle import software_versions
+    from common.saliency import lite0
+    from server.pretraining.distil import BATCH, LEARNING_RATE, distil
+    from server.pretraining.targets import feature_targets
+
+    teacher = lite0.load_lite0()
+    shown = _pictures(pictures, count, config.input_size, seed)
+    _tell(f"{len(shown)} pictures")
     every = max(1, len(shown) // 10)
 
     def done(n: int) -> None:
         if n % every < 64:
-            tell(f"features of {n} pictures")
+            _tell(f"features of {n} pictures")
 
-    targets = feature_targets(shown, done)
-    tell(f"{targets.values.shape[1]} components have {targets.explained:.3f} of their variance")
+    targets = feature_targets(shown, teacher, done)
+    _tell(f"{targets.values.shape[1]} components have {targets.explained:.3f} of their variance")
     made = distil(
         config, shown, targets, epochs, seed,
-        lambda epoch, loss, rest: tell(
+        lambda epoch, loss, rest: _tell(
             f"epoch {epoch} of {epochs}: loss {loss:.3f}, "
             f"{rest:.3f} of the variance of held back pictures unexplained"
         ),
     )  # fmt: skip
-    source = pictures if pictures.startswith(_PROCEDURAL) else Path(pictures).name
     about = {
-        "pictures": source,
+        "pictures": pictures if count else Path(pictures).resolve().name,
         "n_pictures": len(shown),
         "teacher": f"EfficientNet-Lite0 {lite0.SHA256}",
-        "components": min(COMPONENTS, targets.values.shape[1]),
+        "components": targets.values.shape[1],
         "epochs": epochs,
         "batch": BATCH,
         "learning_rate": LEARNING_RATE,
         "seed": seed,
         "network": network,
         "unexplained": round(made.unexplained, 4),
+        "software": software_versions(),
     }
     content = to_content(made.weights, about)
+    start_from(content, config, 2, seed=0, name="what came out")  # nothing is written that is none
     write_atomically(out, content)
-    told = {"file": str(out), "sha256": identity(content), "bytes": len(content), **about}
+    told = {"file": str(out), "sha256": start_id(content), "bytes": len(content), **about}
     click.echo(json.dumps(told, indent=2) if as_json else f"wrote {out} ({len(content)} bytes)")
 
 
-def _pictures(choice: str, size: int, seed: int) -> "NDArray[np.uint8]":
-    from common.errors import DataUnfit, SettingsError
-    from server.pretraining.pictures import folder_pictures, procedural_pictures
+def _tell(line: str) -> None:
+    click.echo(line, err=True)
+
+
+def _count(choice: str) -> int:
+    """How many pictures are to be drawn; 0 where they are a folder's."""
+    from common.errors import SettingsError
 
     if not choice.startswith(_PROCEDURAL):
-        found = folder_pictures(Path(choice), size)
-        if len(found) < _FEWEST:
-            raise DataUnfit(f"{choice} has {len(found)} pictures; {_FEWEST} are the fewest")
-        return found
+        return 0
     count = choice.removeprefix(_PROCEDURAL)
-    if not (count.isascii() and count.isdecimal() and int(count) >= _FEWEST):
+    known = count.isascii() and count.isdecimal() and len(count) < 10
+    if not (known and _FEWEST <= int(count) <= _MOST):
         raise SettingsError(
-            f"--pictures {choice}: give at least {_FEWEST}, e.g. {_PROCEDURAL}30000"
+            f"--pictures {choice[:40]}: give {_FEWEST} to {_MOST} pictures, e.g. {_PROCEDURAL}30000"
         )
-    return procedural_pictures(int(count), size, seed)
+    return int(count)
+
+
+def _check_place(out: Path) -> None:
+    """Before half an hour of work: whether the file can be written there, and is not yet."""
+    from common.errors import SettingsError
+    from common.files import write_atomically
+
+    if out.exists():
+        raise SettingsError(f"--out {out} is there already; name another file, or remove it")
+    write_atomically(out, b"")
+    out.unlink()
+
+
+def _pictures(choice: str, count: int, size: int, seed: int) -> "NDArray[np.uint8]":
+    from common.errors import DataUnfit
+    from server.pretraining.pictures import folder_pictures, procedural_pictures
+
+    if count:
+        return procedural_pictures(count, size, seed)
+    found = folder_pictures(Path(choice), size)
+    if len(found) < _FEWEST:
+        raise DataUnfit(f"{choice} has {len(found)} pictures; {_FEWEST} are the fewest")
+    return found

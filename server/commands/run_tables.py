@@ -1,14 +1,13 @@
 """Runs and their records as tables in a terminal."""
 
-import json
 from collections import defaultdict
 from datetime import datetime
-from typing import Any
 
 from common.metrics import Estimate
 from server.commands.terminal import plain_console, print_table
 from server.comparison import ComparedHead, HeadSpread, Spread
 from server.history.records import Round, RunRecord, RunSummary
+from server.plan import setting_shown
 from server.report.readings import new_classes
 from server.step_times import steps_of, where_time_went
 
@@ -156,7 +155,7 @@ def _print_run(record: RunRecord) -> None:
         "folder": run.folder,
         "classes": ", ".join(run.classes),
     }
-    lines |= {f"plan: {key}": _setting(value) for key, value in run.plan.items()}
+    lines |= {f"plan: {key}": setting_shown(key, value) for key, value in run.plan.items()}
     width = max(map(len, lines))
     for name, value in lines.items():
         console.print(f"{name:<{width}}  {value}")
@@ -187,7 +186,3 @@ def _reply_rows(record: RunRecord) -> list[list[str]]:
 
 def _moment(moment: datetime | None) -> str:
     return f"{moment:%Y-%m-%d %H:%M:%S} UTC" if moment else "not yet"
-
-
-def _setting(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)

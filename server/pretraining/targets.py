@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from sklearn.decomposition import PCA
 
 from common.keras_setup import keras, tf
-from common.saliency.lite0 import load_lite0, normalized
+from common.saliency.lite0 import normalized
 
 COMPONENTS = 256
 _SIDE = 224
@@ -37,16 +37,16 @@ class Targets:
 
 
 def feature_targets(
-    pictures: NDArray[np.uint8], told: Callable[[int], None] = lambda done: None
+    pictures: NDArray[np.uint8],
+    teacher: keras.Model,
+    told: Callable[[int], None] = lambda done: None,
 ) -> Targets:
-    """Targets of uint8 pictures (n, size, size, 3) by EfficientNet-Lite0; ``told`` hears how many
-    are done.
+    """Targets of uint8 pictures (n, size, size, 3); ``told`` hears how many are done.
 
-    The last feature maps, averaged over the picture, which is enlarged to 224 x 224 pixels.
-    Raises as `load_lite0`.
+    The last feature maps of the ``teacher``, EfficientNet-Lite0 (`load_lite0`), averaged over the
+    picture, which is enlarged to 224 x 224 pixels.
     """
-    network = load_lite0()
-    pooled = keras.Model(network.input, network.get_layer("pool").output)
+    pooled = keras.Model(teacher.input, teacher.get_layer("pool").output)
 
     @tf.function(input_signature=[tf.TensorSpec([None, *pictures.shape[1:]], tf.float32)])
     def features(batch: tf.Tensor) -> tf.Tensor:

@@ -1,11 +1,11 @@
 """What the report says of the model: how good each head is, and what learning changed."""
 
-import json
 from typing import Any
 
 from common.metrics import MetricSummary, summarize
 from common.referral_curve import SHARES, curve_of_counts
 from server.history.records import RunRecord
+from server.plan import setting_shown
 from server.report import figures
 from server.report.operations import operation_sections
 from server.report.readings import (
@@ -88,10 +88,7 @@ def sections(record: RunRecord) -> list[Section]:
 
 
 def _listing(plan: dict[str, Any]) -> str:
-    return ", ".join(
-        f"{name} {value if isinstance(value, str) else json.dumps(value)}"
-        for name, value in plan.items()
-    )
+    return ", ".join(f"{name} {setting_shown(name, value)}" for name, value in plan.items())
 
 
 def _source(record: RunRecord, head: HeadCounts) -> str:

@@ -13,6 +13,7 @@ from common import __version__
 from common.data.cases import Cases
 from common.errors import SettingsError
 from common.files import sha256_of, write_atomically
+from common.qana.initial import RANDOM
 
 Record = dict[str, Any]
 
@@ -40,6 +41,7 @@ def read_record_of(file: Path, keys: Collection[str], benchmark: str) -> Record:
         ) from error
     if not isinstance(record, dict) or not all(key in record for key in keys):
         raise SettingsError(f"{file} is no record of the {benchmark} benchmark; move it elsewhere")
+    record["settings"].setdefault("initial", RANDOM)  # all did before there was a choice
     return record
 
 
@@ -52,7 +54,7 @@ def records_in(out: Path, read: Callable[[Path], Record], command: str) -> list[
 
 
 def check_same(noted: Mapping[str, Any], wanted: Mapping[str, Any], file: Path) -> None:
-    """SettingsError naming the first setting of ``noted``, read from ``file``, that differs."""
+    """SettingsError naming the first setting that differs in ``noted``, read from ``file``."""
     now = json.loads(json.dumps(wanted))  # tuples as the lists that they are in the file
     for name in sorted({*noted, *now}):
         if noted.get(name) != now.get(name):

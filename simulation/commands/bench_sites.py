@@ -104,6 +104,7 @@ def sites(
         run=run,
         classes=known_classes(made_of),
         expected_sites=len(site_names(made_of)),
+        crop=made_of.crop,
         **chosen,
     )
     create_run(out / run, plan, made_of, initial)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from common.errors import StateDamaged
-from common.qana.initial import identity, start_from, to_content
+from common.qana.initial import start_from, start_id, to_content
 from common.qana.networks import initial_weights
 from server.commands.plan_options import plan_settings
 from server.history.engine import default_url
@@ -26,7 +26,7 @@ def test_pretrain_writes_weights_that_a_plan_names(tmp_path: Path) -> None:
     )  # fmt: skip
     assert made.returncode == 0, made.stderr
     told = json.loads(made.stdout)
-    assert told["sha256"] == identity(file.read_bytes())
+    assert told["sha256"] == start_id(file.read_bytes())
     assert (told["pictures"], told["n_pictures"], told["epochs"]) == ("procedural:80", 80, 1)
 
     options = {"float_rounds": 1, "network": "small", "initial": str(file)}
@@ -40,6 +40,9 @@ def test_pretrain_writes_weights_that_a_plan_names(tmp_path: Path) -> None:
     [
         (["--pictures", "procedural:12"], 60),
         (["--pictures", "procedural:many"], 60),
+        (["--pictures", "procedural:99999999999"], 60),
+        (["--out", "/proc/none/x.npz"], 40),
+        (["--out", "/dev/null"], 60),
         (["--pictures", "nowhere"], 10),
         (["--epochs", "0"], 2),
     ],
@@ -66,7 +69,7 @@ def test_a_file_that_does_not_fit_is_told_before_the_run_is_there(tmp_path: Path
 
 def test_a_run_starts_from_its_file_whatever_its_seed(tmp_path: Path) -> None:
     content = to_content(initial_weights(TINY, 3, seed=9), {})
-    plan = tiny_plan(initial=identity(content), seed=4)
+    plan = tiny_plan(initial=start_id(content), seed=4)
     create_run(tmp_path / "run", plan, tiny_data(), content)
     first = RunFolder(tmp_path / "run").first_weights(plan, 7)
     expected = start_from(content, TINY, 7, seed=4)
@@ -75,7 +78,7 @@ def test_a_run_starts_from_its_file_whatever_its_seed(tmp_path: Path) -> None:
 
 def test_a_run_whose_file_is_gone_or_changed_does_not_start(tmp_path: Path) -> None:
     content = to_content(initial_weights(TINY, 3, seed=9), {})
-    folder = create_tiny(tmp_path, initial=identity(content))
+    folder = create_tiny(tmp_path, initial=start_id(content))
     for there in (None, content[:-1] + b"\x00\x00"):
         if there is not None:
             (folder / INITIAL).write_bytes(there)

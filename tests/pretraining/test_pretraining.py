@@ -11,6 +11,7 @@ from PIL import Image
 from common.data.synthetic import synthetic_lesion_images, write_class_folders
 from common.errors import DataNotFound, DataUnreadable
 from common.qana.networks import initial_weights
+from common.saliency.lite0 import load_lite0
 from server.pretraining.distil import distil
 from server.pretraining.pictures import folder_pictures, procedural_pictures
 from server.pretraining.targets import COMPONENTS, Targets, feature_targets, whitened
@@ -107,9 +108,8 @@ def test_features_tell_lesions_apart_from_textures(tmp_path: Path) -> None:
     write_class_folders(synthetic_lesion_images(50, 0), tmp_path)
     lesions = folder_pictures(tmp_path, 64)[:48]
     heard: list[int] = []
-    targets = feature_targets(
-        np.concatenate([lesions, procedural_pictures(48, 64, 0)]), heard.append
-    )
+    pictures = np.concatenate([lesions, procedural_pictures(48, 64, 0)])
+    targets = feature_targets(pictures, load_lite0(), heard.append)
     assert heard == [64, 96]
     assert targets.values.shape == (96, 48)
     even, odd = targets.values[::2], targets.values[1::2]

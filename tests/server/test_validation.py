@@ -407,6 +407,16 @@ def test_a_site_that_does_not_fit_is_refused(code: str) -> None:
     assert refusal(check_handshake, reply, HAM10000_CLASSES, "abc") == code
 
 
+def test_crops_are_compared_where_both_sides_say_theirs() -> None:
+    for reply, run in (("whole", "whole"), ("", "whole"), ("whole", ""), ("", "")):
+        check_handshake(handshake(crop=reply), HAM10000_CLASSES, "abc", run)
+    with pytest.raises(SiteRefused, match=r"--crop whole.*--crop centre") as error:
+        check_handshake(handshake(crop="whole"), HAM10000_CLASSES, "abc", "centre")
+    assert error.value.code == "wrong-crop"
+    with pytest.raises(SiteRefused, match="malformed"):
+        handshake(crop=SECRET)
+
+
 @pytest.mark.parametrize("name", ["", "../x", SECRET, "a" * 65, "\n"])
 def test_a_name_that_is_none_is_malformed(name: str) -> None:
     with pytest.raises(SiteRefused, match="malformed reply"):

@@ -148,12 +148,17 @@ def test_a_stopped_training_goes_on_with_the_same_adam(tmp_path: Path) -> None:
     partial, told = tmp_path / "partial.npz", list[int]()
     with pytest.raises(KeyboardInterrupt):
         CentralTrainer(tiny(1)).train(cases, schedule, stop, partial)
-    again = CentralTrainer(tiny(2))
+    kept = partial.read_bytes()
+    again = CentralTrainer(tiny(1))
     again.train(cases, schedule, lambda epoch: told.append(epoch.number), partial)
     assert told == [2, 3]
     found = named_weights(again.model)
     assert all(np.array_equal(found[name], expected[name]) for name in expected)
-    # The state of another schedule is not taken up.
+    # The state of another schedule, or from another start, is not taken up.
+    told.clear()
+    partial.write_bytes(kept)
+    CentralTrainer(tiny(2)).train(cases, schedule, lambda epoch: told.append(epoch.number), partial)
+    assert told == [1, 2, 3]
     told.clear()
     other = Schedule(epochs=2, batch=8, seed=6)
     again.train(cases, other, lambda epoch: told.append(epoch.number), partial)

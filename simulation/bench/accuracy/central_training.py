@@ -190,10 +190,11 @@ class CentralTrainer:
         return int(state["epochs"])
 
     def _key(self, cases: Cases, schedule: Schedule) -> str:
-        """SHA-256 over what a state depends on."""
+        """SHA-256 over what a state depends on, the weights at the start too."""
         names = [f"{v.name}{v.shape}{v.dtype.name}" for v in self._variables()]
         told = repr((schedule, names)).encode()
-        return sha256_of(told + cases.images.tobytes() + cases.labels.tobytes())
+        start = b"".join(weight.numpy().tobytes() for weight in self.model.weights)
+        return sha256_of(told + start + cases.images.tobytes() + cases.labels.tobytes())
 
 
 def mixed(

@@ -16,7 +16,7 @@ from common.errors import ModelNotFound, SettingsError
 from common.files import write_atomically
 from common.keras_setup import keras, tf
 from common.qana.config import DEMO_CONFIG, QanaConfig
-from common.qana.initial import PRETRAINED, RANDOM, identity, initial_content, start_from
+from common.qana.initial import PRETRAINED, RANDOM, initial_content, start_from, start_id
 from common.qana.weights import named_weights, set_weights
 from common.saliency.choice import Tell
 from common.seeds import derive_seed
@@ -148,7 +148,7 @@ def _settings(row: Row, options: Options) -> dict[str, Any]:
         "crop": row.crop,
         "saliency_weights": Path(options.saliency_weights).name,
         "bfloat16": options.bfloat16,
-        "initial": identity(options.initial_content),
+        "initial": start_id(options.initial_content),
     }
     if row.name == FLIPS:
         settings["symmetries"] = SYMMETRIES

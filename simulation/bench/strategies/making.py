@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from common.classes import HAM10000_CLASSES, ClassMap
 from common.data.cases import Cases
 from common.errors import RunNotFound
 from common.qana.config import DEMO_CONFIG, QanaConfig
-from common.qana.initial import PRETRAINED, RANDOM, identity, initial_content
+from common.qana.initial import PRETRAINED, RANDOM, initial_content, start_id
 from edge_client.site import SiteFolder
 from server.history.engine import default_url
 from server.history.store import open_history
@@ -85,6 +86,11 @@ class Options:
     watched: Callable[[], AbstractContextManager[None]] = nullcontext
     tell: Callable[[str], None] = lambda line: None
 
+    @cached_property
+    def initial_content(self) -> bytes:
+        """The file that runs start from, empty for random weights; raises as its reader."""
+        return initial_content(self.initial, self.config)
+
 
 @dataclass(frozen=True)
 class _Wanted:
@@ -153,7 +159,8 @@ def _checked(row: Row, options: Options) -> _Wanted:
         classes=known_classes(data),
         strategy=row.strategy,
         config=options.config,
-        initial=identity(initial_content(options.initial, options.config)),
+        crop=data.crop,
+        initial=start_id(options.initial_content),
         deploy_every=max(rounds, 1),  # the last round of each phase is deployed whatever it is
         **options.plan,
     )
@@ -186,8 +193,7 @@ def _made(wanted: _Wanted, options: Options) -> Record:
     except RunNotFound:  # nothing, or what a command left that was stopped before its run began
         shutil.rmtree(work, ignore_errors=True)
         folder = work / row.stem
-        content = initial_content(options.initial, options.config)
-        create_run(folder, wanted.plan, wanted.data, content)
+        create_run(folder, wanted.plan, wanted.data, options.initial_content)
     url = default_url(work)
     with options.watched():
         execute(folder, "in-process", out / "cache", url)
