@@ -59,8 +59,8 @@ class RunPlan(BaseModel):
     distillation : float
         Share, 0 to 1, of the float network's answers in the targets of quantization-aware rounds;
         the rest are the labels. Above 0 the sites get the float weights too. It keeps what the
-        float network can do, which is worth it where that is more than the quantized one
-        learns by itself: on pooled lesions, not yet in federation (docs/rounds.md).
+        float network can do, where that is more than the quantized one learns by itself
+        (docs/rounds.md).
     compression : str
         How a site's update travels (`common.compression`): "quantization" takes a ninth of the
         bytes of "none", "top-k" an eighteenth.
@@ -101,13 +101,13 @@ class RunPlan(BaseModel):
     crop: CropName | Literal[""] = ""
     initial: str = Field(default=RANDOM, pattern=r"^(random|[0-9a-f]{64})$")
     float_rounds: int = Field(default=48, ge=0)
-    qat_rounds: int = Field(default=8, ge=0)
+    qat_rounds: int = Field(default=16, ge=0)
     local_epochs: int = Field(default=1, ge=1)
     batch: int = Field(default=64, ge=2)
     learning_rate: float = Field(default=1e-3, gt=0)
-    qat_learning_rate: float = Field(default=1e-4, gt=0)
+    qat_learning_rate: float = Field(default=3e-4, gt=0)
     event_penalty: float = Field(default=0.0, ge=0)
-    distillation: float = Field(default=0.0, ge=0, le=1)
+    distillation: float = Field(default=1.0, ge=0, le=1)
     compression: Compression = "none"
     class_prior: Literal["pooled", "site"] = "pooled"
     freeze_batch_norm: float = Field(default=0.25, ge=0, le=1)

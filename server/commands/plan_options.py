@@ -23,12 +23,12 @@ def initial_option(default: str) -> Callable[[F], F]:
 _OPTIONS = [
     click.option("--rounds", "float_rounds", default=48, show_default=True, help="Float rounds."),
     click.option(
-        "--qat-rounds", default=8, show_default=True, help="Quantization-aware rounds after them."
+        "--qat-rounds", default=16, show_default=True, help="Quantization-aware rounds after them."
     ),
     click.option("--local-epochs", default=1, show_default=True, help="Epochs per site and round."),
     click.option("--batch", default=64, show_default=True, help="Cases per training step."),
     click.option("--learning-rate", default=1e-3, show_default=True, help="Of the float phase."),
-    click.option("--qat-learning-rate", default=1e-4, show_default=True, help="Of the QAT phase."),
+    click.option("--qat-learning-rate", default=3e-4, show_default=True, help="Of the QAT phase."),
     click.option(
         "--freeze-batch-norm",
         default=0.25,
@@ -44,7 +44,7 @@ _OPTIONS = [
     ),
     click.option(
         "--distillation",
-        default=0.0,
+        default=1.0,
         show_default=True,
         help="Share of the float network's answers in the targets of QAT rounds; the rest are "
         "labels.",

@@ -27,7 +27,10 @@ DATA: dict[str, Any] = {
     "arrivals": 0.2,
     "size": TINY.input_size,
 }
-PLAN: dict[str, Any] = {"config": TINY, "batch": 16, "seed": 0, "float_rounds": 1, "qat_rounds": 1}
+PLAN: dict[str, Any] = {
+    **{"config": TINY, "batch": 16, "seed": 0, "float_rounds": 1, "qat_rounds": 1},
+    **{"distillation": 0.0, "qat_learning_rate": 1e-4},
+}
 
 
 def tiny_plan(**settings: Any) -> RunPlan:
