@@ -30,7 +30,7 @@ from common.messages import (
 from common.metrics import ScoreCounts
 from common.qana.network import BATCH_NORM_MOMENTUM, BOUND
 from common.qana.quantize import CALIBRATION_IMAGES, SMALLEST_RANGE
-from common.qana.weights import LARGEST_STATISTIC, NamedWeights, is_statistic
+from common.qana.weights import NamedWeights, fault_of, is_statistic
 from common.update_reach import farthest_sent
 
 OUTLIER = 20.0
@@ -181,12 +181,9 @@ def check_arrays(arrays: Mapping[str, NDArray[np.float32]], expected: Shapes) ->
             raise SiteRefused("shape", f"array {name} has shape {array.shape}, expected {shape}")
         if array.dtype != np.float32:
             raise SiteRefused("type", f"array {name} is {array.dtype}, expected float32")
-        if not np.isfinite(array).all():
-            raise SiteRefused("not-finite", f"array {name} has values that are not finite")
-        if is_statistic(name) and np.abs(array).max(initial=0.0) > LARGEST_STATISTIC:
-            raise SiteRefused("too-large", f"array {name} has values above {LARGEST_STATISTIC:g}")
-        if name.endswith("/moving_variance") and array.min(initial=0.0) < 0:
-            raise SiteRefused("negative-variance", f"array {name} has negative values")
+        if fault := fault_of(name, array):
+            code, what = fault
+            raise SiteRefused(code, f"array {name} has {what}")
 
 
 def check_evaluation(

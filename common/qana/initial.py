@@ -16,12 +16,14 @@ from common.arrays import from_npz, to_npz
 from common.errors import DataNotFound, DataUnreadable, SettingsError
 from common.files import sha256_of
 from common.qana.config import DEMO_CONFIG, QanaConfig
-from common.qana.weights import LARGEST_STATISTIC, Float, NamedWeights, is_statistic
+from common.qana.weights import NamedWeights, fault_of, is_statistic
 
 PRETRAINED = "pretrained"
 RANDOM = "random"
 
-_ABOUT = "about"
+ABOUT = "about"
+"""Name of the array that says how a file came about: JSON as uint8."""
+
 _LARGEST_FILE = 64 * 2**20
 _HEAD = "head/"
 _FOLDER = Path(__file__).with_name("pretrained")
@@ -64,12 +66,12 @@ def initial_content(choice: str, config: QanaConfig) -> bytes:
     return content
 
 
-def shown(identity: str) -> str:
+def shown(start: str) -> str:
     """What a plan calls its start, for people: the weights that come with FedQANA by name."""
-    if identity == RANDOM:
+    if start == RANDOM:
         return RANDOM
-    known = any(sha256_of((_FOLDER / file).read_bytes()) == identity for file in _FILES.values())
-    return f"{PRETRAINED} ({identity[:12]})" if known else f"weights {identity[:12]}"
+    known = any(sha256_of((_FOLDER / file).read_bytes()) == start for file in _FILES.values())
+    return f"{PRETRAINED} ({start[:12]})" if known else f"weights {start[:12]}"
 
 
 def start_id(content: bytes) -> str:
@@ -107,18 +109,9 @@ def start_from(
         if found is None or found.shape != array.shape or found.dtype.kind != "f":
             raise DataUnreadable(f"{name} is not of a network of this shape ({key}); {what}")
         weights[key] = found.astype(np.float32)
-        if not _possible(key, weights[key]):
-            raise DataUnreadable(f"{name} has numbers that no network has ({key}); {what}")
+        if fault := fault_of(key, weights[key]):
+            raise DataUnreadable(f"{name} has {fault[1]} in {key}, as no network has; {what}")
     return weights
-
-
-def _possible(name: str, array: Float) -> bool:
-    """Whether a network's weights may be such numbers; sites' updates are checked alike."""
-    if not np.isfinite(array).all():
-        return False
-    if name.endswith("/moving_variance") and array.min() < 0:
-        return False
-    return not is_statistic(name) or bool(np.abs(array).max() <= LARGEST_STATISTIC)
 
 
 def to_content(weights: NamedWeights, about: dict[str, Any]) -> bytes:
@@ -132,11 +125,4 @@ def to_content(weights: NamedWeights, about: dict[str, Any]) -> bytes:
         for key, array in weights.items()
         if not key.startswith(_HEAD)
     }
-    return to_npz({**arrays, _ABOUT: np.frombuffer(json.dumps(about).encode(), np.uint8)})
-
-
-def about_of(content: bytes) -> dict[str, Any]:
-    """How the weights in a file came about; empty where it does not say."""
-    stored = from_npz(content)
-    found: dict[str, Any] = json.loads(stored[_ABOUT].tobytes()) if _ABOUT in stored else {}
-    return found
+    return to_npz({**arrays, ABOUT: np.frombuffer(json.dumps(about).encode(), np.uint8)})

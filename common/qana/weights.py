@@ -39,6 +39,17 @@ def is_statistic(name: str) -> bool:
     return name.endswith(_STATISTICS)
 
 
+def fault_of(name: str, array: Float) -> tuple[str, str] | None:
+    """Why no network has such numbers, as a code and in words; None where one may have them."""
+    if not np.isfinite(array).all():
+        return "not-finite", "values that are not finite"
+    if is_statistic(name) and np.abs(array).max(initial=0.0) > LARGEST_STATISTIC:
+        return "too-large", f"values above {LARGEST_STATISTIC:g}"
+    if name.endswith("/moving_variance") and array.min(initial=0.0) < 0:
+        return "negative-variance", "negative values"
+    return None
+
+
 def trained_part(weights: Mapping[str, Float]) -> NamedWeights:
     """The same network up to the first output that was never trained; at least one is left.
 

@@ -48,7 +48,7 @@ def pretrain(pictures: str, epochs: int, network: str, seed: int, out: Path, as_
     """Make the weights that runs start from, by learning an ImageNet network's features.
 
     QANA learns to predict what EfficientNet-Lite0 (the extra 'saliency') sees in the pictures. It
-    takes some 50 ms a picture on one core with the default settings, and 4 GB of memory.
+    takes some 50 ms a picture on one core with the default settings.
     """
     from common.files import write_atomically
     from common.qana.config import DEMO_CONFIG, QanaConfig

@@ -1,4 +1,4 @@
-"""Pretraining: QANA's pooled features learn to tell the targets of the pictures."""
+"""Pretraining: QANA's pooled features learn to predict the targets of the pictures."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from server.pretraining.targets import Targets
 LEARNING_RATE = 2e-3
 BATCH = 64
 _HELD_BACK = 40
-"""One of so many pictures is kept out of training, to see how well new ones are told."""
+"""One of so many pictures is kept out of training: how well are those of new ones predicted?"""
 
 
 @dataclass(frozen=True)

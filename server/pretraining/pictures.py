@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
+from common.classes import ClassMap
 from common.data.cases import LesionImage
-from common.data.preparation import centre_crop
+from common.data.preparation import prepare_cases
 from common.errors import DataNotFound
 
 Plane = NDArray[np.float64]
@@ -21,6 +22,9 @@ Picture = NDArray[np.float64]
 
 _SKIN = (205.0, 160.0, 140.0)
 """Half of the palettes are around it: where colours lie close together, small differences count."""
+
+_ANY = "picture"
+"""Pictures have no class; cases have one."""
 
 _SUFFIXES = {".jpg", ".jpeg", ".png"}
 _FINER = 2
@@ -173,9 +177,5 @@ def folder_pictures(folder: Path, size: int) -> NDArray[np.uint8]:
         raise DataNotFound(
             f"no JPEG or PNG file below {folder}; name another folder, or procedural:30000"
         )
-    images = [LesionImage(f.stem, f.stem, "", "", str(f), f.read_bytes) for f in files]
-    pictures = np.empty((len(files), size, size, 3), np.uint8)
-    for number, picture in enumerate(centre_crop.pictures(images)):
-        small = picture.resize((size, size), Image.Resampling.BICUBIC)
-        pictures[number] = np.asarray(small)
-    return pictures
+    images = [LesionImage(f.stem, f.stem, _ANY, "", str(f), f.read_bytes) for f in files]
+    return prepare_cases(images, ClassMap((_ANY,)), size=size).images

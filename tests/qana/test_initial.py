@@ -1,7 +1,9 @@
 """Where a network starts: the weights that come with FedQANA, a file's, or random ones."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,9 +12,9 @@ from common.arrays import from_npz, to_npz
 from common.errors import DataNotFound, DataUnreadable, SettingsError
 from common.qana.config import DEMO_CONFIG, QanaConfig
 from common.qana.initial import (
+    ABOUT,
     PRETRAINED,
     RANDOM,
-    about_of,
     initial_content,
     start_from,
     start_id,
@@ -22,6 +24,12 @@ from common.qana.networks import initial_weights
 from common.qana.weights import NamedWeights, is_statistic
 from common.saliency.lite0 import SHA256
 from tests.support.tiny_run import TINY
+
+
+def about_of(content: bytes) -> dict[str, Any]:
+    found = json.loads(from_npz(content)[ABOUT].tobytes())
+    assert isinstance(found, dict)
+    return found
 
 
 def other_weights() -> NamedWeights:
