@@ -19,7 +19,7 @@ from common.neurons import NeuronSet
 from common.qana.config import QanaConfig
 from common.saliency.choice import CropName
 
-PROTOCOL = 8
+PROTOCOL = 9
 """Raised whenever a message changes its meaning; both sides must have the same."""
 
 Kind = Literal["handshake", "train", "evaluate", "deploy", "share", "final"]
@@ -159,7 +159,8 @@ class DeployAsk(_Message):
     """A new model version for the site's chip; the bundle's files travel beside it.
 
     The run started with the first ``original_classes`` of the bundle's classes; what a site
-    reports of new classes is about all others.
+    reports of new classes is about all others. With ``all_symmetries`` the site answers by the
+    mean over an image's eight symmetries, unless its policy says otherwise.
     """
 
     run: str
@@ -167,6 +168,7 @@ class DeployAsk(_Message):
     version: int = Field(ge=1)
     original_classes: int = Field(ge=1)
     seed: int = Field(ge=0)
+    all_symmetries: bool = False
 
 
 class DeployReply(_Message):

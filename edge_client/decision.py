@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from common.akida_runtime import Program
 from common.akida_runtime.spike_head import SpikeHead
+from common.test_time_views import over_symmetries
 from edge_client.chip_head import ChipHead, in_order
 from edge_client.prototypes import SHARPNESS
 
@@ -25,17 +26,25 @@ def codes_of(registry: Sequence[str], head: ChipHead) -> tuple[str, ...]:
 
 
 def decided(
-    program: Program, head: ChipHead, registry: Sequence[str], images: NDArray[np.uint8]
+    program: Program,
+    head: ChipHead,
+    registry: Sequence[str],
+    images: NDArray[np.uint8],
+    all_symmetries: bool = False,
 ) -> tuple[Scores, tuple[str, ...]]:
     """Scores of both heads together, float32 (n, m), and the class codes of their columns.
 
-    Images (n, height, width, 3) run once for both heads. ``registry`` are the codes of the
-    program's own classes.
+    Images (n, height, width, 3) run once for both heads, with ``all_symmetries`` eight times for
+    the mean over their symmetries. ``registry`` are the codes of the program's own classes.
     """
-    codes, spikes = codes_of(registry, head), program.spikes(images)
-    chip = in_order(head.classify_spikes(spikes), head.classes, codes)
-    own = SpikeHead(program).potentials(spikes)
-    return combined_scores(own, chip, head.learner.num_weights), codes
+    codes, own_head = codes_of(registry, head), SpikeHead(program)
+
+    def scores(views: NDArray[np.uint8]) -> Scores:
+        spikes = program.spikes(views)
+        chip = in_order(head.classify_spikes(spikes), head.classes, codes)
+        return combined_scores(own_head.potentials(spikes), chip, head.learner.num_weights)
+
+    return (over_symmetries(scores) if all_symmetries else scores)(images), codes
 
 
 def combined_scores(program: Scores, chip: Scores, num_weights: int) -> Scores:

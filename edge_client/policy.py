@@ -13,6 +13,7 @@ import textwrap
 import tomllib
 from datetime import datetime, time
 from pathlib import Path
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -187,6 +188,21 @@ class AcceptancePolicy(_Section):
     )
 
 
+class AnswersPolicy(_Section):
+    """How the site's own chip answers."""
+
+    all_symmetries: Literal["run", "always", "never"] = Field(
+        "run",
+        description="Whether an answer is the mean over the image's eight symmetries (quarter "
+        'turns and flips): more accurate, eight times the work on the chip. "run" for what the '
+        "coordinator's run asks. Takes effect with the next version.",
+    )
+
+    def by_symmetries(self, asked: bool) -> bool:
+        """Whether answers are the mean over symmetries, where a run says ``asked``."""
+        return asked if self.all_symmetries == "run" else self.all_symmetries == "always"
+
+
 class ReferralPolicy(_Section):
     """Which cases a clinician is told to look at, whatever the program answers."""
 
@@ -218,6 +234,7 @@ class Policy(_Section):
     sharing: SharingPolicy = SharingPolicy()
     privacy: PrivacyPolicy = PrivacyPolicy()
     acceptance: AcceptancePolicy = AcceptancePolicy()
+    answers: AnswersPolicy = AnswersPolicy()
     referral: ReferralPolicy = ReferralPolicy()
 
 

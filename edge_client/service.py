@@ -40,13 +40,16 @@ class EdgeSettings:
     that and by more than ``evidence`` standard errors, so that few cases of rare classes do not
     decide by chance (1.645: 5 % of equally good programs, one-sided). ``minimum`` is the balanced
     accuracy below which it is kept out in any case, also without a case to judge it by; 0 for
-    none. ``device`` is the chip whose virtual twin the fit is reported for. ``rule`` is how its
-    learning layer learns (docs/on-chip-learning.md); ``seed`` draws new neurons.
+    none. With ``all_symmetries`` answers are the mean over an image's eight symmetries; acceptance
+    is judged by single views. ``device`` is the chip whose virtual twin the fit is reported for.
+    ``rule`` is how its learning layer learns (docs/on-chip-learning.md); ``seed`` draws new
+    neurons.
     """
 
     tolerance: float = 0.05
     evidence: float = 1.645
     minimum: float = 0.0
+    all_symmetries: bool = False
     device: str = "AKD1000"
     rule: LearningRule = "prototypes"
     seed: int = 0
@@ -181,11 +184,14 @@ class EdgeClient:
             seed=seed,
             rule=rule,
             registry=registry,
+            all_symmetries=self._settings.all_symmetries,
         )
         frequent = Counter(counts or {})
         if counts:
             frequent.update(case.code for case in self._cases(round_number - 1))
-        scores, answers = decided(serving.program, serving.head, registry, validation.images)
+        scores, answers = decided(
+            serving.program, serving.head, registry, validation.images, report.all_symmetries
+        )
         calibration = SiteCalibration.fitted(
             scores, codes, validation.lesion_ids, answers, frequent
         )
@@ -298,8 +304,10 @@ class EdgeClient:
         ``classes``.
         """
         serving = self.in_service()
-        registry = self._versions.report(serving.version).registry
-        scores, codes = decided(serving.program, serving.head, registry, images)
+        report = self._versions.report(serving.version)
+        scores, codes = decided(
+            serving.program, serving.head, report.registry, images, report.all_symmetries
+        )
         return in_order(scores, codes, classes)
 
     def classify_global(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -351,6 +359,7 @@ class EdgeClient:
             "cases_learned": len(serving.learned),
             "cases_journalled": len(self.journal),
             "backend": available_device().name,
+            "all_symmetries": self._versions.report(serving.version).all_symmetries,
         }
 
     def in_service(self) -> Serving:

@@ -394,11 +394,13 @@ def final(instruction: Instruction, ask: FinalAsk, folder: SiteFolder, data: Sit
 
 def _client(ask: DeployAsk | ShareAsk | FinalAsk, folder: SiteFolder, data: SiteData) -> EdgeClient:
     """The site's edge client for a run; its folder's lock is held."""
-    policy = read_policy(folder.path).acceptance
+    policy = read_policy(folder.path)
+    asked = isinstance(ask, DeployAsk) and ask.all_symmetries
     settings = EdgeSettings(
-        tolerance=policy.tolerance,
-        evidence=policy.evidence,
-        minimum=policy.min_balanced_accuracy,
+        tolerance=policy.acceptance.tolerance,
+        evidence=policy.acceptance.evidence,
+        minimum=policy.acceptance.min_balanced_accuracy,
+        all_symmetries=policy.answers.by_symmetries(asked),
         seed=ask.seed,
     )
     return EdgeClient(folder.state, settings, held_back=data.held_back)

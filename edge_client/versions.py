@@ -24,6 +24,8 @@ from edge_client.site_calibration import SiteCalibration
 
 _CALIBRATION = "calibration.json"
 _KEPT_PROGRAMS = 3
+_LATER = frozenset({"all_symmetries"})
+"""Of meta.json, what versions that were installed by an older FedQANA lack."""
 _WEIGHTS, _THRESHOLDS = "/weights", "/thresholds"
 
 
@@ -57,6 +59,8 @@ class InstallReport:
         How the learning layer learns.
     registry : tuple of str
         Codes of the program's own classes.
+    all_symmetries : bool
+        Whether answers are the mean over an image's eight symmetries, as the calibration is.
     """
 
     version: str
@@ -76,6 +80,7 @@ class InstallReport:
     seed: int
     rule: LearningRule = "prototypes"
     registry: tuple[str, ...] = ()
+    all_symmetries: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values."""
@@ -156,7 +161,8 @@ class VersionFolder:
 
     def report(self, version: str) -> InstallReport:
         """What the installation of ``version`` reported."""
-        value = self._json(version, "meta.json", {f.name for f in fields(InstallReport)})
+        known = {f.name for f in fields(InstallReport)}
+        value = self._json(version, "meta.json", known, _LATER)
         codes = {key: tuple(value[key]) for key in ("classes", "registry")}
         return InstallReport(**{**value, **codes})
 
@@ -276,13 +282,15 @@ class VersionFolder:
             gone = (self._root / name).rename(self._root / f".{name}.removed")
             shutil.rmtree(gone, ignore_errors=True)
 
-    def _json(self, version: str, name: str, keys: set[str]) -> dict[str, Any]:
+    def _json(
+        self, version: str, name: str, keys: set[str], optional: frozenset[str] = frozenset()
+    ) -> dict[str, Any]:
         content = self.read(version, name)
         try:
             value = json.loads(content)
         except ValueError:
             value = None
-        if not isinstance(value, dict) or set(value) != keys:
+        if not isinstance(value, dict) or set(value) | optional != keys:
             raise StateDamaged(
                 f"{self.file(version, name)} is not what was written there; restore it from a "
                 f"backup, or remove the folder of version {version} and go back with "

@@ -112,6 +112,7 @@ class RunPlan(BaseModel):
     class_prior: Literal["pooled", "site"] = "pooled"
     freeze_batch_norm: float = Field(default=0.25, ge=0, le=1)
     deploy_every: int = Field(default=1, ge=1)
+    all_symmetries: bool = False
     strategy: Literal[
         "fedavg", "fedprox", "fedadam", "fedyogi", "fedmedian", "fedtrimmedavg", "krum"
     ] = "fedavg"

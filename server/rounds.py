@@ -303,6 +303,7 @@ class Coordinator:
                         version=state.round,
                         original_classes=len(plan.classes),
                         seed=derive_seed(plan.seed, "deploy", site),
+                        all_symmetries=plan.all_symmetries,
                     ),
                     files=files_for_sites(bundle, self._bundle_key),
                 )

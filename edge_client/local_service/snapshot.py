@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from common.akida_runtime import LearningProgram, Program, available_device
 from common.akida_runtime.spike_head import SpikeHead
 from common.files import sha256_of
+from common.test_time_views import over_symmetries
 from edge_client.chip_head import in_order
 from edge_client.decision import codes_of, combined_scores
 from edge_client.local_service.referral import Head
@@ -66,6 +67,8 @@ class Snapshot:
         What makes scores probabilities.
     program, own_head, learner
         The program, its own head on spikes, and a learning layer that is nobody else's.
+    all_symmetries : bool
+        Whether scores are the mean over an image's eight symmetries.
     layer_codes : tuple of str
         One code for each class of the learning layer.
     """
@@ -84,6 +87,7 @@ class Snapshot:
     calibration: SiteCalibration
     program: Program = field(repr=False)
     own_head: SpikeHead = field(repr=False)
+    all_symmetries: bool
     learner: LearningProgram = field(repr=False)
     layer_codes: tuple[str, ...] = field(repr=False)
 
@@ -111,6 +115,7 @@ class Snapshot:
             calibration=client.calibration(),
             program=serving.program,
             own_head=SpikeHead(serving.program),
+            all_symmetries=report.all_symmetries,
             learner=LearningProgram.from_bytes(layer, report.seed),
             layer_codes=serving.head.classes,
         )
@@ -118,17 +123,20 @@ class Snapshot:
     def scores(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Combined scores (len(codes),) of an image (size, size, 3), as `EdgeClient.decide`.
 
-        One pass through the body serves both heads.
+        One pass through the body serves both heads; with ``all_symmetries`` there are eight.
         """
-        spikes = self.program.spikes(image[None])
+        scores = over_symmetries(self._combined) if self.all_symmetries else self._combined
+        return np.asarray(scores(image[None])[0])
+
+    def _combined(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        spikes = self.program.spikes(images)
         potentials = self.learner.classify_spikes(spikes)
         potentials[:, [code not in self.taught for code in self.layer_codes]] = -np.inf
-        combined = combined_scores(
+        return combined_scores(
             self.own_head.potentials(spikes),
             in_order(potentials, self.layer_codes, self.codes),
             self.learner.num_weights,
         )
-        return np.asarray(combined[0])
 
     def answer(self, scores: NDArray[np.float32]) -> Answer:
         """What `scores` say; classes that no head knows are left out."""

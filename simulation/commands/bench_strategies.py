@@ -62,6 +62,14 @@ def strategies() -> None:
     help="Of the sites' optimizer, float phase.",
 )  # fmt: skip
 @click.option(
+    "--qat-learning-rate", type=click.FloatRange(0, min_open=True), default=3e-4,
+    show_default=True, help="Of the sites' optimizer, quantization-aware phase.",
+)  # fmt: skip
+@click.option(
+    "--distillation", type=click.FloatRange(0, 1), default=1.0, show_default=True,
+    help="Share of the float network's answers in the targets of quantization-aware rounds.",
+)  # fmt: skip
+@click.option(
     "--compression", type=click.Choice(COMPRESSIONS), default="none", show_default=True,
     help="How a site's update travels.",
 )  # fmt: skip

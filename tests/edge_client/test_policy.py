@@ -31,7 +31,14 @@ from common.qana.weights import NamedWeights
 from common.score_counts import ScoreCounts
 from common.update_reach import farthest, optimizer_steps
 from edge_client.outgoing import allowed, contents
-from edge_client.policy import POLICY, POLICY_TEMPLATE, Policy, TrainingPolicy, read_policy
+from edge_client.policy import (
+    POLICY,
+    POLICY_TEMPLATE,
+    AnswersPolicy,
+    Policy,
+    TrainingPolicy,
+    read_policy,
+)
 from edge_client.privacy import NOISE_KEY, noise_deviation, protected
 from edge_client.reporting import judged_on, reported
 from edge_client.service import EdgeClient, EdgeSettings
@@ -98,6 +105,7 @@ def test_the_docs_explain_every_key(section: str, key: str) -> None:
         ("[privacy]\ndelta = 0.0", "[privacy] delta: Input should be greater than 0"),
         ("[privacy]\nclip_norm = nan", "[privacy] clip_norm: Input should be"),
         ("[acceptance]\nmin_balanced_accuracy = 70", "[acceptance] min_balanced_accuracy: Input"),
+        ("[answers]\nall_symmetries = true", "[answers] all_symmetries: Input should be 'run', "),
         ('[referral]\nclasses = ["Mel"]', "[referral] classes: give class codes"),
         ('[referral]\nclasses = "mel"', "[referral] classes: Input should be a valid tuple"),
         ("training = 3", "[training]: Input should be"),
@@ -210,6 +218,12 @@ def test_a_damaged_count_of_hours_allows_nothing(tmp_path: Path) -> None:
         allowed_training(tmp_path, TrainingPolicy(hours_per_day=1.0)),
     ):
         pass
+
+
+def test_answers_follow_the_run_unless_the_site_says_otherwise() -> None:
+    for said, answers in (("run", [False, True]), ("always", [True] * 2), ("never", [False] * 2)):
+        policy = AnswersPolicy.model_validate({"all_symmetries": said})
+        assert [policy.by_symmetries(asked) for asked in (False, True)] == answers
 
 
 def test_epochs_are_at_most_those_of_the_policy() -> None:

@@ -287,6 +287,38 @@ def test_an_empty_store(tmp_path: Path) -> None:
         install(EdgeClient(tmp_path), 1, empty)
 
 
+def test_answers_over_all_symmetries(tmp_path: Path) -> None:
+    single, mean = (
+        EdgeClient(tmp_path / "1"),
+        EdgeClient(tmp_path / "8", EdgeSettings(tolerance=1.0, all_symmetries=True)),
+    )
+    install(single, 1)
+    install(mean, 1)
+    images = some_cases(5, seed=98, classes=3).images
+    found = mean.decide(images, CLASSES)
+    views = [np.rot90(v, k, (1, 2)) for v in (images, images[:, :, ::-1]) for k in range(4)]
+    expected = np.mean([single.decide(view, CLASSES) for view in views], axis=0)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    assert not np.allclose(found, single.decide(images, CLASSES), rtol=1e-3)
+    turned = mean.decide(np.rot90(images, 1, (1, 2)), CLASSES)
+    np.testing.assert_allclose(turned, found, rtol=1e-5)
+    # The version keeps what its calibration was fitted with, whoever opens the folder.
+    assert mean.calibration() != single.calibration()
+    np.testing.assert_array_equal(EdgeClient(tmp_path / "8").decide(images, CLASSES), found)
+    assert mean.status()["all_symmetries"] and not single.status()["all_symmetries"]
+
+
+def test_versions_from_before_symmetries_answer_by_single_views(tmp_path: Path) -> None:
+    install(EdgeClient(tmp_path), 1)
+    images = some_cases(2, seed=98, classes=3).images
+    found = EdgeClient(tmp_path).decide(images, CLASSES)
+    meta = tmp_path / "versions" / "1" / "meta.json"
+    value = json.loads(meta.read_text())
+    del value["all_symmetries"]
+    meta.write_text(json.dumps(value))
+    np.testing.assert_array_equal(EdgeClient(tmp_path).decide(images, CLASSES), found)
+
+
 def test_both_heads_decide_together(tmp_path: Path) -> None:
     client = EdgeClient(tmp_path)
     install(client, 1)

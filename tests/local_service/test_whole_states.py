@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from edge_client.local_service.snapshot import Snapshot
-from edge_client.service import EdgeClient
+from edge_client.service import EdgeClient, EdgeSettings
 from edge_client.state_lock import state_in_use
 from tests.edge_client.cases import arriving
 from tests.edge_client.test_service import MISLABELLED, STORE, install
@@ -36,6 +36,17 @@ def known_state(state_dir: Path) -> tuple[State, list[dict[str, float]]]:
     snapshot = Snapshot.of(client, state_dir)
     state = snapshot.model_version, snapshot.head
     return state, [decided(client, image) for image in SHOWN]
+
+
+def test_a_snapshot_answers_over_all_symmetries_as_the_client_does(tmp_path: Path) -> None:
+    state_dir = make_home(tmp_path / "home", installed=False)
+    client = EdgeClient(state_dir, EdgeSettings(all_symmetries=True))
+    install(client, 1)
+    client.learn(arriving(1, seed=60, round_number=1)[0])
+    snapshot = Snapshot.of(client, state_dir)
+    for image in SHOWN:
+        row = dict(zip(snapshot.codes, snapshot.scores(image).tolist(), strict=True))
+        assert row == decided(client, image)
 
 
 def install_versions(state_dir: Path, found: Path) -> None:

@@ -32,6 +32,7 @@ from edge_client.audit_log import entries, verify
 from edge_client.case_journal import CaseJournal
 from edge_client.flower import app as deployed
 from edge_client.policy import POLICY, POLICY_TEMPLATE
+from edge_client.service import EdgeClient
 from edge_client.site import SiteFolder
 from edge_client.site_tasks import answer, train
 from edge_client.training_time import SPENT
@@ -50,10 +51,10 @@ POLICIES = {
     "[acceptance]\ntolerance = 1.0\n",
     AWAY: "[training]\ntake_part = false\n[acceptance]\nmin_balanced_accuracy = 1.0\n",
     DISCREET: f"[reporting]\nmin_cases_per_class = {FEWEST}\n",
-    NOISY: f"[privacy]\nclip_norm = {CLIP}\n",
+    NOISY: f'[privacy]\nclip_norm = {CLIP}\n[answers]\nall_symmetries = "never"\n',
 }
 LATER = {
-    NOISY: f"{POLICIES[NOISY]}epsilon = 50.0\n",
+    NOISY: POLICIES[NOISY].replace("[answers]", "epsilon = 50.0\n[answers]"),
 }
 """From the second round on; a policy holds from the next message."""
 
@@ -110,7 +111,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     out = tmp_path_factory.mktemp("policies")
     # Batch norm's statistics are most of an update, so they are what there is to clip.
     rounds = {"float_rounds": 2, "qat_rounds": 0, "freeze_batch_norm": 1.0}
-    folder = create_tiny(out, data, **rounds, local_epochs=2)
+    folder = create_tiny(out, data, **rounds, local_epochs=2, all_symmetries=True)
     homes = [folder / "sites" / f"site-{n}" for n in range(1, 5)]
     for site, text in POLICIES.items():
         (folder / "sites" / site / POLICY).write_text(text)
@@ -230,6 +231,12 @@ def test_fewer_epochs_are_trained_than_asked(run: Finished) -> None:
     for name, array in first.answer.arrays.items():
         np.testing.assert_array_equal(array, trained.arrays[name])
     assert [r.accepted for r in results(run, "train", TEACHER)] == [True] * 2
+
+
+def test_answers_are_over_all_symmetries_as_run_and_policy_say(run: Finished) -> None:
+    for site, expected in ((TEACHER, True), (DISCREET, True), (NOISY, False)):
+        service = EdgeClient(run.home(site) / "state", read_only=True)
+        assert service.status()["all_symmetries"] is expected
 
 
 def test_hours_of_training_are_counted(run: Finished) -> None:

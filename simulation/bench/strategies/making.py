@@ -242,7 +242,10 @@ def _command(row: Row, plan: RunPlan, options: Options) -> str:
         f"--strategy {row.strategy} --seed {row.seed} --rounds {plan.float_rounds} "
         f"--qat-rounds {plan.qat_rounds} --local-epochs {plan.local_epochs}"
     )
-    for name in ("batch", "learning_rate", "compression", "server_learning_rate", "proximal"):
+    for name in (
+        *("batch", "learning_rate", "qat_learning_rate", "distillation"),
+        *("compression", "server_learning_rate", "proximal"),
+    ):
         used = row.strategy in _OF_STRATEGIES.get(name, (row.strategy,))
         value = getattr(plan, name)
         if used and value != RunPlan.model_fields[name].default:
