@@ -243,9 +243,12 @@ class FinalReply(_Message):
     """Additive counts per head on the test lesions; no chip head where no program serves.
 
     "combined" is the program's head and the chip's together, which is what a site answers.
+    "symmetries" is the mean of that over an image's eight symmetries, from a site that answers so.
     """
 
-    heads: dict[Literal["float", "quantized", "akida", "chip", "combined"], dict[str, Any]]
+    heads: dict[
+        Literal["float", "quantized", "akida", "chip", "combined", "symmetries"], dict[str, Any]
+    ]
     agreement: dict[str, Total]
     seconds: Measured
 

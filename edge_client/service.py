@@ -297,16 +297,24 @@ class EdgeClient:
         """Potentials of the chip's head, see `ChipHead.potentials_for`."""
         return self.in_service().head.potentials_for(images, classes)
 
-    def decide(self, images: NDArray[np.uint8], classes: Sequence[str]) -> NDArray[np.float32]:
+    def decide(
+        self,
+        images: NDArray[np.uint8],
+        classes: Sequence[str],
+        all_symmetries: bool | None = None,
+    ) -> NDArray[np.float32]:
         """What the site answers: scores of both heads together, columns as ``classes``.
 
-        See `edge_client.decision`. Raises UnknownLabel where a head has a class that is not in
-        ``classes``.
+        By the mean over all symmetries or not as the version in service was installed for, unless
+        said otherwise. See `edge_client.decision`. Raises UnknownLabel where a head has a class
+        that is not in ``classes``.
         """
         serving = self.in_service()
         report = self._versions.report(serving.version)
+        if all_symmetries is None:
+            all_symmetries = report.all_symmetries
         scores, codes = decided(
-            serving.program, serving.head, report.registry, images, report.all_symmetries
+            serving.program, serving.head, report.registry, images, all_symmetries
         )
         return in_order(scores, codes, classes)
 

@@ -378,7 +378,9 @@ def final(instruction: Instruction, ask: FinalAsk, folder: SiteFolder, data: Sit
             # A class that the run did not come to know is no answer to any of its cases.
             codes = (*ask.classes, *(code for code in client.classes if code not in ask.classes))
             scores["chip"] = _chip_scores(client, cases.images, codes)[:, :n_classes]
-            scores["combined"] = client.decide(cases.images, codes)[:, :n_classes]
+            scores["combined"] = client.decide(cases.images, codes, False)[:, :n_classes]
+            if client.status()["all_symmetries"]:
+                scores["symmetries"] = client.decide(cases.images, codes, True)[:, :n_classes]
     except (ModelNotFound, StateDamaged) as error:
         log.warning("no program serves at %s: %s", data.name, error)
     reply = FinalReply(

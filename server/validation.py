@@ -274,12 +274,13 @@ def check_share(answer: Answer, n_neurons: int, n_cases: int) -> ShareReply:
 def check_final(answer: Answer, n_classes: int, n_cases: int) -> FinalReply:
     """A final report with consistent counts for every head.
 
-    The chip's may be left out: nothing serves at a site that every deployment failed at.
-    ``n_cases`` is the number of test cases that the site reported at the handshake.
+    The chip's may be left out: nothing serves at a site that every deployment failed at, or it
+    answers by single views. ``n_cases`` is the number of test cases that the site reported at the
+    handshake.
     """
     reply = parsed(answer, FinalReply)
-    sent = {*reply.heads, "chip", "combined"}
-    check_heads(sent, ("float", "quantized", "akida", "chip", "combined"))
+    of_chip = ("chip", "combined", "symmetries")
+    check_heads({*reply.heads, *of_chip}, ("float", "quantized", "akida", *of_chip))
     for counts in reply.heads.values():
         check_counts(counts, n_classes, n_cases)
     check_agreement(reply.agreement, n_cases)

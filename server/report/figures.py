@@ -45,6 +45,7 @@ HEAD_COLOURS = {
     "akida": BLUE,
     "chip": VERMILION,
     "combined": GREEN,
+    "symmetries": PURPLE,
 }
 _SITE_COLOURS = (SKY, ORANGE, GREEN, PURPLE, "#999999", "#B8A200", "#7A4FBF", "#8C564B")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<")

@@ -19,9 +19,11 @@ HEADS = {
     "akida": "Akida program",
     "chip": "chip head",
     "combined": "both heads",
+    "symmetries": "both heads, eight views",
 }
 """The forms of the model, in the order in which they are made of each other; last what a site
-answers, the program's head and the chip's together."""
+answers: the program's head and the chip's together, where a run asks for it over an image's eight
+symmetries."""
 
 _EDGE_KEY = {"quantized": "quantized", "akida": "akida", "chip": "chip_after"}
 

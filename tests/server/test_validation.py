@@ -367,6 +367,8 @@ def final(heads: dict[str, Any]) -> Answer:
 
 def test_a_final_report_needs_every_head() -> None:
     heads = dict.fromkeys(("float", "quantized", "akida", "chip", "combined"), COUNTS)
+    symmetries = check_final(final({**heads, "symmetries": COUNTS}), N_CLASSES, 3)
+    assert symmetries.heads["symmetries"] == COUNTS
     assert check_final(final(heads), N_CLASSES, 3).heads["akida"] == COUNTS
     del heads["chip"], heads["combined"]  # where no program serves
     assert check_final(final(heads), N_CLASSES, 3).heads["akida"] == COUNTS
