@@ -31,7 +31,10 @@ _SCALARS = (
     "neurons",
     "counted",
     "class_prior",
+    "averaged",
 )
+_GROUPS = ("floating", "quantized", "strategy", "average")
+"""The networks and the strategy's memory: named arrays."""
 
 FINAL = "final"
 DONE = "done"
@@ -55,6 +58,8 @@ class RunState:
     ``neurons`` is the JSON of the `NeuronSet` that the round's sites are to share, or empty.
     ``counted`` is each site's last round whose update the weights have in them. ``class_prior``
     are the shares of the classes in all sites' validation lesions, empty before they were counted.
+    ``average`` is the mean of the networks of the last ``averaged`` rounds, which the phase ends
+    with; empty before its last rounds.
     """
 
     round: int
@@ -73,6 +78,8 @@ class RunState:
     neurons: str = ""
     counted: dict[str, int] = field(default_factory=dict)
     class_prior: tuple[float, ...] = ()
+    average: NamedWeights = field(default_factory=dict)
+    averaged: int = 0
 
     def advance(self, steps: Sequence[str] = STEPS) -> None:
         """Move on to the next of this round's ``steps``, or to the next round's first."""
@@ -100,7 +107,7 @@ class CheckpointFile:
         arrays: dict[str, NDArray[Any]] = {
             "scalars": np.frombuffer(json.dumps(scalars).encode(), np.uint8)
         }
-        for group in ("floating", "quantized", "strategy"):
+        for group in _GROUPS:
             for name, array in getattr(state, group).items():
                 arrays[f"{group}:{name}"] = array
         content = to_npz(arrays)
@@ -131,7 +138,7 @@ class CheckpointFile:
 def _state(arrays: dict[str, NDArray[Any]]) -> RunState:
     """The state that a checkpoint's arrays hold; ValueError, KeyError where it is another's."""
     scalars = json.loads(arrays.pop("scalars").tobytes())
-    groups: dict[str, NamedWeights] = {"floating": {}, "quantized": {}, "strategy": {}}
+    groups: dict[str, NamedWeights] = {group: {} for group in _GROUPS}
     for key, array in arrays.items():
         group, name = key.split(":", 1)
         groups[group][name] = array
@@ -149,7 +156,6 @@ def _state(arrays: dict[str, NDArray[Any]]) -> RunState:
         neurons=str(scalars["neurons"]),
         counted={str(site): int(n) for site, n in scalars["counted"].items()},
         class_prior=tuple(float(share) for share in scalars["class_prior"]),
-        floating=groups["floating"],
-        quantized=groups["quantized"],
-        strategy=groups["strategy"],
+        averaged=int(scalars["averaged"]),
+        **groups,
     )

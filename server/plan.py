@@ -13,6 +13,7 @@ from common.qana.config import QanaConfig
 from common.qana.initial import RANDOM
 from common.qana.initial import shown as initial_shown
 from common.saliency.choice import CropName
+from server.averaging import rounds_averaged
 
 Phase = Literal["float", "qat"]
 
@@ -71,6 +72,9 @@ class RunPlan(BaseModel):
         Share, 0 to 1, of the float rounds after which batch norm's statistics are fixed; 1 for
         never (FixBN, arXiv 2303.06530: sites no longer normalize by their own batches, which are
         unlike, but all by the same statistics, as the program on the chip does).
+    average : float
+        Share of a phase's rounds, its last ones, whose networks' mean the phase ends with; 0 for
+        the last round's network alone.
     deploy_every : int
         Every so many rounds, and after the last one of each phase, an Akida program is made and
         deployed; the rounds between only train and evaluate, and what arrives at a site waits.
@@ -111,6 +115,7 @@ class RunPlan(BaseModel):
     compression: Compression = "none"
     class_prior: Literal["pooled", "site"] = "pooled"
     freeze_batch_norm: float = Field(default=0.25, ge=0, le=1)
+    average: float = Field(default=0.25, ge=0, le=1)
     deploy_every: int = Field(default=1, ge=1)
     all_symmetries: bool = False
     strategy: Literal[
@@ -145,8 +150,7 @@ class RunPlan(BaseModel):
 
     def deploys(self, round_number: int) -> bool:
         """Whether a round, counted from 1, makes a model version and deploys it."""
-        last = round_number in (self.float_rounds, self.rounds)
-        return last or round_number % self.deploy_every == 0
+        return self.ends_phase(round_number) or round_number % self.deploy_every == 0
 
     def version_before(self, round_number: int) -> int:
         """The last model version of the rounds before; 0 where there is none."""
@@ -157,6 +161,17 @@ class RunPlan(BaseModel):
         if self.phase(round_number) == "qat":
             return False  # folded away
         return fixes_statistics(self.freeze_batch_norm, round_number, self.float_rounds)
+
+    def averages(self, round_number: int) -> bool:
+        """Whether a round's network is one of those whose mean its phase ends with."""
+        is_float = self.phase(round_number) == "float"
+        length = self.float_rounds if is_float else self.qat_rounds
+        last = self.float_rounds if is_float else self.rounds
+        return round_number > last - rounds_averaged(self.average, length)
+
+    def ends_phase(self, round_number: int) -> bool:
+        """Whether a round, counted from 1, is the last of its phase."""
+        return round_number in (self.float_rounds, self.rounds)
 
     def learning_rate_in(self, round_number: int) -> float:
         """The sites' rate in a round: half a cosine within each phase."""

@@ -29,6 +29,7 @@ from common.score_counts import ScoreCounts
 from common.seeds import derive_seed
 from common.update_reach import optimizer_steps
 from server.accepted_sites import AcceptedSites
+from server.averaging import with_next
 from server.bundle_delivery import files_for_sites, sign_folder
 from server.checkpoint import DONE, FINAL, CheckpointFile, RunState, steps_of_round
 from server.class_registry import grow_moments, newly_met, registered_counts
@@ -201,6 +202,7 @@ class Coordinator:
             combined, state.strategy = aggregate(
                 plan, state.round, current, updates, state.strategy
             )
+            combined = self._averaged(combined)
         if phase == "float":
             state.floating = combined
         else:
@@ -208,6 +210,19 @@ class Coordinator:
         examples = sum(n for _, n in updates.values())
         loss = sum(r.loss * r.examples for r, _ in replies.values()) / examples
         return f"loss {loss:.3f} over {examples} cases of {len(replies)} sites"
+
+    def _averaged(self, combined: NamedWeights) -> NamedWeights:
+        """What the round ends with: in a phase's last the mean of its last rounds' networks."""
+        plan, state = self._plan, self._state
+        if not plan.averages(state.round):
+            return combined
+        state.average = with_next(state.average, state.averaged, combined)
+        state.averaged += 1
+        if not plan.ends_phase(state.round):
+            return combined
+        mean = state.average
+        state.average, state.averaged = {}, 0
+        return mean
 
     def _evaluate(self) -> str:
         plan, state = self._plan, self._state
@@ -274,8 +289,9 @@ class Coordinator:
         """Put the last version's weights, or the initial ones, in the place of this round's."""
         plan, state = self._plan, self._state
         n_classes = len(state.classes)
-        # Both remember the step that led astray.
+        # They remember the step that led astray.
         state.strategy, state.counted = {}, {}
+        state.average, state.averaged = {}, 0
         if version := plan.version_before(state.round):
             before = load_bundle(self._folder.version(version))
             floating, quantized = before.weights(FLOAT), before.weights(QUANTIZED)
@@ -409,7 +425,10 @@ class Coordinator:
     def _register_classes(self, replies: Mapping[str, DeployReply]) -> None:
         """Give every newly reported class its index and the network an output for it."""
         state = self._state
-        for code, site in newly_met(state.classes, replies):
+        met = newly_met(state.classes, replies)
+        if met:
+            state.average, state.averaged = {}, 0  # of networks that lack the class
+        for code, site in met:
             text = f"{code!r} gets index {len(state.classes)}"
             state.classes = (*state.classes, code)
             self._log.event("class-registered", text, state.round, site)

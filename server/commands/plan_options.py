@@ -36,6 +36,13 @@ _OPTIONS = [
         help="Share of the float rounds after which batch norm's statistics are fixed; 1: never.",
     ),
     click.option(
+        "--average",
+        default=0.25,
+        show_default=True,
+        help="Share of each phase's rounds, its last ones, whose networks' mean the phase ends "
+        "with; 0: the last round's network.",
+    ),
+    click.option(
         "--event-penalty",
         default=0.0,
         show_default=True,

@@ -109,7 +109,7 @@ def fingerprint(folder: Path) -> dict[str, Any]:
     found: dict[str, Any] = {}
     state = state_of(folder)
     assert state is not None
-    for group in ("floating", "quantized", "strategy"):
+    for group in ("floating", "quantized", "strategy", "average"):
         for name, array in getattr(state, group).items():
             found[f"checkpoint {group} {name}"] = _sha256(array.tobytes())
     for name in ("round", "step", "classes", "ranges", "sites", "metrics", "aggregated"):
