@@ -32,6 +32,7 @@ _SCALARS = (
     "counted",
     "class_prior",
     "averaged",
+    "class_counts",
 )
 _GROUPS = ("floating", "quantized", "strategy", "average")
 """The networks and the strategy's memory: named arrays."""
@@ -59,7 +60,8 @@ class RunState:
     ``counted`` is each site's last round whose update the weights have in them. ``class_prior``
     are the shares of the classes in all sites' validation lesions, empty before they were counted.
     ``average`` is the mean of the networks of the last ``averaged`` rounds, which the phase ends
-    with; empty before its last rounds.
+    with; empty before its last rounds. ``class_counts`` are each site's validation lesions of each
+    class, as last reported.
     """
 
     round: int
@@ -80,6 +82,7 @@ class RunState:
     class_prior: tuple[float, ...] = ()
     average: NamedWeights = field(default_factory=dict)
     averaged: int = 0
+    class_counts: dict[str, list[int]] = field(default_factory=dict)
 
     def advance(self, steps: Sequence[str] = STEPS) -> None:
         """Move on to the next of this round's ``steps``, or to the next round's first."""
@@ -157,5 +160,6 @@ def _state(arrays: dict[str, NDArray[Any]]) -> RunState:
         counted={str(site): int(n) for site, n in scalars["counted"].items()},
         class_prior=tuple(float(share) for share in scalars["class_prior"]),
         averaged=int(scalars["averaged"]),
+        class_counts={str(site): list(n) for site, n in scalars["class_counts"].items()},
         **groups,
     )

@@ -200,7 +200,7 @@ def aggregate(
     plan: RunPlan,
     round_number: int,
     current: NamedWeights,
-    updates: Mapping[str, tuple[NamedWeights, int]],
+    updates: Mapping[str, tuple[NamedWeights, float]],
     memory: NamedWeights,
 ) -> tuple[NamedWeights, NamedWeights]:
     """Combine the sites' validated updates by the plan's strategy.
@@ -209,9 +209,9 @@ def aggregate(
     ----------
     current : named arrays
         The global weights that the sites started from.
-    updates : mapping of site to (named arrays, number of examples)
-        At least one; combined in the order of the sites' names, so that the sum's rounding does
-        not depend on who answered first.
+    updates : mapping of site to (named arrays, weight)
+        At least one; weights are above 0, such as numbers of examples. Combined in the order of
+        the sites' names, so that the sum's rounding does not depend on who answered first.
     memory : named arrays
         What the strategy remembered after its last round (moments of FedAdam, FedYogi).
 
@@ -220,8 +220,9 @@ def aggregate(
     (named arrays, named arrays)
         New global weights and the strategy's memory, float32. Batch norm's moving statistics
         are not a strategy's business (an adaptive step could make a variance negative): they
-        are those of all sites' cases together (law of total variance), for the robust strategies
-        the coordinate-wise median; while they are fixed they stay the current ones.
+        are those of the weighted mixture of all sites' cases (law of total variance), for the
+        robust strategies the coordinate-wise median; while they are fixed they stay the current
+        ones.
     """
     sites = sorted(updates)
     strategy = _strategy(plan, len(sites))
@@ -277,12 +278,12 @@ def _pooled(
     return pooled
 
 
-def _reply(weights: NamedWeights, examples: int) -> Message:
+def _reply(weights: NamedWeights, weight: float) -> Message:
     """A validated update in the form in which Flower's strategies expect a reply."""
     content = RecordDict(
         {
             "arrays": to_array_record(weights),
-            "metrics": MetricRecord({"num-examples": examples}),
+            "metrics": MetricRecord({"num-examples": weight}),
         }
     )
     metadata = Metadata(0, "", 0, 0, "", "", 0.0, 1.0, "train")

@@ -72,6 +72,9 @@ class RunPlan(BaseModel):
         Share, 0 to 1, of the float rounds after which batch norm's statistics are fixed; 1 for
         never (FixBN, arXiv 2303.06530: sites no longer normalize by their own batches, which are
         unlike, but all by the same statistics, as the program on the chip does).
+    site_weights : "classes" or "cases"
+        What a site's update counts by, see `server.site_weights`; FedMedian, FedTrimmedAvg and
+        Krum weigh all sites alike.
     average : float
         Share of a phase's rounds, its last ones, whose networks' mean the phase ends with; 0 for
         the last round's network alone.
@@ -115,6 +118,7 @@ class RunPlan(BaseModel):
     compression: Compression = "none"
     class_prior: Literal["pooled", "site"] = "pooled"
     freeze_batch_norm: float = Field(default=0.25, ge=0, le=1)
+    site_weights: Literal["classes", "cases"] = "classes"
     average: float = Field(default=0.25, ge=0, le=1)
     deploy_every: int = Field(default=1, ge=1)
     all_symmetries: bool = False

@@ -46,6 +46,7 @@ from server.plan import RunPlan
 from server.progress import Progress, tell
 from server.run_folder import RunFolder
 from server.run_log import RunLog
+from server.site_weights import weights_by_class
 from server.step_times import CHECKPOINT, StepTimes
 from server.train_ask import train_ask
 from server.transport import Transport
@@ -195,7 +196,11 @@ class Coordinator:
             )
         else:
             self._require_quorum(replies, "update")
-        updates = {site: (arrays, reply.examples) for site, (reply, arrays) in replies.items()}
+        cases = {site: reply.examples for site, (reply, _) in replies.items()}
+        weights: Mapping[str, float] = cases
+        if plan.site_weights == "classes":
+            weights = weights_by_class(cases, state.class_counts)
+        updates = {site: (arrays, weights[site]) for site, (_, arrays) in replies.items()}
         state.aggregated = len(updates)
         state.counted.update(dict.fromkeys(updates, state.round))
         with self._times.part("combining"):
@@ -207,7 +212,7 @@ class Coordinator:
             state.floating = combined
         else:
             state.quantized = combined
-        examples = sum(n for _, n in updates.values())
+        examples = sum(cases.values())
         loss = sum(r.loss * r.examples for r, _ in replies.values()) / examples
         return f"loss {loss:.3f} over {examples} cases of {len(replies)} sites"
 
@@ -261,6 +266,7 @@ class Coordinator:
         pooled = ScoreCounts.zeros(len(state.classes))
         for site in sorted(replies):
             pooled = pooled + replies[site][1]
+            state.class_counts[site] = replies[site][1].confusion.sum(axis=1).tolist()
         state.class_prior = pooled_class_shares(pooled.confusion.sum(axis=1))
         summary = summarize(pooled, state.classes)
         state.metrics = {"validation": summary.to_json(), "sites": sorted(replies)}

@@ -36,6 +36,14 @@ _OPTIONS = [
         help="Share of the float rounds after which batch norm's statistics are fixed; 1: never.",
     ),
     click.option(
+        "--site-weights",
+        default="classes",
+        show_default=True,
+        type=click.Choice(["classes", "cases"]),
+        help="What a site's update counts by: its part in each class's cases, all classes alike, "
+        "or its cases.",
+    ),
+    click.option(
         "--average",
         default=0.25,
         show_default=True,

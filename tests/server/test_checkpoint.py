@@ -32,6 +32,7 @@ def example(round_number: int = 3, size: int = 4) -> RunState:
         counted={"site-1": 3, "site-2": 1},
         average={"a/kernel": rng.normal(size=size).astype(np.float32)},
         averaged=2,
+        class_counts={"site-1": [3, 0, 1]},
     )
 
 
@@ -58,7 +59,7 @@ def test_what_was_saved_comes_back(tmp_path: Path) -> None:
         assert all(np.array_equal(saved[n], found[n]) for n in saved)
         assert all(found[n].dtype == np.float32 for n in found)
     for name in ("round", "step", "classes", "ranges", "sites", "metrics", "seconds",
-                 "started_at", "aggregated", "counted", "averaged"):  # fmt: skip
+                 "started_at", "aggregated", "counted", "averaged", "class_counts"):  # fmt: skip
         assert getattr(loaded, name) == getattr(state, name)
 
 
