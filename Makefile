@@ -29,8 +29,10 @@ SOURCES := rosendahl vidir_modern vidir_molemax vienna_dias
 LAYOUTS := source dirichlet:10:0.1 dirichlet:10:0.3 dirichlet:10:1 iid:10 \
 	dirichlet:50:0.1 dirichlet:50:0.3 dirichlet:50:1 iid:50
 STRATEGIES := fedavg fedprox fedadam fedyogi fedmedian fedtrimmedavg krum
-# Quantized rounds as they were before they learned from the float network.
-LABELS := --qat-rounds 8 --distillation 0 --qat-learning-rate 1e-4
+# Defaults of before: sites counted by their cases, a phase ended with its last network, and quantized
+# rounds learned labels.
+CASES := --site-weights cases --average 0
+LABELS := $(CASES) --qat-rounds 8 --distillation 0 --qat-learning-rate 1e-4
 # Three seeds of a federated run: its name and its options.
 define federated
 	for seed in 0 1 2; do \
@@ -57,7 +59,8 @@ bench: $(READY)
 		smote-and-logit-adjustment crop-whole crop-saliency crop-grad-cam crop-mask mixup \
 		no-augmentation leaky; do \
 		$(ACCURACY) run $$row --data $(DATA) --epochs 24 --out $(OUT)/ablations || exit 1; done
-	$(call federated,federated,)
+	$(call federated,federated,--all-symmetries)
+	$(call federated,cases,$(CASES))
 	$(call federated,labels,$(LABELS))
 	$(call federated,random,--initial random $(LABELS))
 	$(call federated,quantization,--compression quantization)
@@ -67,7 +70,7 @@ bench: $(READY)
 	$(ACCURACY) table $(OUT)/accuracy
 	$(ACCURACY) table $(OUT)/ablations
 	$(ACCURACY) table $(OUT)/pretrained
-	for name in federated labels random quantization; do \
+	for name in federated cases labels random quantization; do \
 		$(BIN)/fedqana runs compare --spread $$name-0 $$name-1 $$name-2 --out $(OUT)/federated || exit 1; done
 	$(BENCH) strategies table $(OUT)/strategies --figure $(OUT)/strategies.svg
 
