@@ -4,72 +4,73 @@
 # source: edge_client/local_service/fedqana_edge.proto
 # Protobuf Python Version: 5.29.0
 """Generated protocol buffer code."""
-
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import descriptor_pool as _descriptor_pool
 from google.protobuf import runtime_version as _runtime_version
 from google.protobuf import symbol_database as _symbol_database
 from google.protobuf.internal import builder as _builder
-
 _runtime_version.ValidateProtobufRuntimeVersion(
-    _runtime_version.Domain.PUBLIC, 5, 29, 0, "", "edge_client/local_service/fedqana_edge.proto"
+    _runtime_version.Domain.PUBLIC,
+    5,
+    29,
+    0,
+    '',
+    'edge_client/local_service/fedqana_edge.proto'
 )
 # @@protoc_insertion_point(imports)
 
 _sym_db = _symbol_database.Default()
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(
-    b'\n,edge_client/local_service/fedqana_edge.proto\x12\x0f\x66\x65\x64qana.edge.v1"J\n\nModelState\x12\x15\n\rmodel_version\x18\x01 \x01(\t\x12\x17\n\x0fprogram_version\x18\x02 \x01(\t\x12\x0c\n\x04head\x18\x03 \x01(\t" \n\x0f\x43lassifyRequest\x12\r\n\x05image\x18\x01 \x01(\x0c">\n\nClassScore\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\r\n\x05score\x18\x02 \x01(\x02\x12\x13\n\x0bprobability\x18\x03 \x01(\x01"\x8f\x02\n\x10\x43lassifyResponse\x12+\n\x06scores\x18\x01 \x03(\x0b\x32\x1b.fedqana.edge.v1.ClassScore\x12\x0e\n\x06\x61nswer\x18\x02 \x01(\t\x12\r\n\x05refer\x18\x03 \x01(\x08\x12\x33\n\rrefer_reasons\x18\x04 \x03(\x0e\x32\x1c.fedqana.edge.v1.ReferReason\x12*\n\x05state\x18\x05 \x01(\x0b\x32\x1b.fedqana.edge.v1.ModelState\x12)\n\ndecided_by\x18\x06 \x01(\x0e\x32\x15.fedqana.edge.v1.Head\x12\x0f\n\x07\x62\x61\x63kend\x18\x07 \x01(\t\x12\x12\n\ncalibrated\x18\x08 \x01(\x08"T\n\x0cLearnRequest\x12\r\n\x05image\x18\x01 \x01(\x0c\x12\x11\n\tdiagnosis\x18\x02 \x01(\t\x12\x0f\n\x07\x63\x61se_id\x18\x03 \x01(\t\x12\x11\n\tlesion_id\x18\x04 \x01(\t"p\n\rLearnResponse\x12\x0f\n\x07\x63\x61se_id\x18\x01 \x01(\t\x12\x0f\n\x07learned\x18\x02 \x01(\x08\x12\x11\n\tdiagnosis\x18\x03 \x01(\t\x12*\n\x05state\x18\x04 \x01(\x0b\x32\x1b.fedqana.edge.v1.ModelState"\x1f\n\x0f\x41\x64\x64\x43lassRequest\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t"0\n\x10\x41\x64\x64\x43lassResponse\x12\r\n\x05\x61\x64\x64\x65\x64\x18\x01 \x01(\x08\x12\r\n\x05\x63odes\x18\x02 \x03(\t"Q\n\x0e\x43orrectRequest\x12\x0f\n\x07\x63\x61se_id\x18\x01 \x01(\t\x12\x13\n\tdiagnosis\x18\x02 \x01(\tH\x00\x12\x10\n\x06\x66orget\x18\x03 \x01(\x08H\x00\x42\x07\n\x05label"N\n\x0f\x43orrectResponse\x12\x0f\n\x07\x63hanged\x18\x01 \x01(\x08\x12*\n\x05state\x18\x02 \x01(\x0b\x32\x1b.fedqana.edge.v1.ModelState"9\n\x10ListCasesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t"S\n\x0bLearnedCase\x12\x0f\n\x07\x63\x61se_id\x18\x01 \x01(\t\x12\x11\n\tdiagnosis\x18\x02 \x01(\t\x12\r\n\x05round\x18\x03 \x01(\r\x12\x11\n\tlesion_id\x18\x04 \x01(\t"h\n\x11ListCasesResponse\x12+\n\x05\x63\x61ses\x18\x01 \x03(\x0b\x32\x1c.fedqana.edge.v1.LearnedCase\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\r\n\x05total\x18\x03 \x01(\r"\x0f\n\rStatusRequest"?\n\nKnownClass\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x12\n\nin_program\x18\x02 \x01(\x08\x12\x0f\n\x07on_chip\x18\x03 \x01(\x08"\x93\x03\n\x0eStatusResponse\x12*\n\x05state\x18\x01 \x01(\x0b\x32\x1b.fedqana.edge.v1.ModelState\x12\r\n\x05round\x18\x02 \x01(\r\x12,\n\x07\x63lasses\x18\x03 \x03(\x0b\x32\x1b.fedqana.edge.v1.KnownClass\x12\x0f\n\x07neurons\x18\x04 \x01(\r\x12\x15\n\rcases_learned\x18\x05 \x01(\r\x12\x13\n\x0b\x63\x61ses_total\x18\x06 \x01(\r\x12\x0f\n\x07\x62\x61\x63kend\x18\x07 \x01(\t\x12\x12\n\nimage_size\x18\x08 \x01(\r\x12\x12\n\ninstalling\x18\t \x01(\x08\x12\x0f\n\x07problem\x18\n \x01(\t\x12\x10\n\x08software\x18\x0b \x01(\t\x12\x1e\n\x16refer_confidence_below\x18\x0c \x01(\x01\x12\x15\n\rrefer_classes\x18\r \x03(\t\x12\x1b\n\x13\x63\x61libration_lesions\x18\x0e \x01(\r\x12\x13\n\x0btemperature\x18\x0f \x01(\x01\x12\x16\n\x0enot_calibrated\x18\x10 \x01(\t"\x11\n\x0fRollbackRequest">\n\x10RollbackResponse\x12*\n\x05state\x18\x01 \x01(\x0b\x32\x1b.fedqana.edge.v1.ModelState*L\n\x04Head\x12\x14\n\x10HEAD_UNSPECIFIED\x10\x00\x12\x10\n\x0cHEAD_PROGRAM\x10\x01\x12\r\n\tHEAD_CHIP\x10\x02\x12\r\n\tHEAD_BOTH\x10\x03*\x89\x01\n\x0bReferReason\x12\x1c\n\x18REFER_REASON_UNSPECIFIED\x10\x00\x12\x1f\n\x1bREFER_REASON_LOW_CONFIDENCE\x10\x01\x12\x1f\n\x1bREFER_REASON_REFERRED_CLASS\x10\x02\x12\x1a\n\x16REFER_REASON_NEW_CLASS\x10\x03\x32\xb4\x04\n\nEdgeClient\x12O\n\x08\x43lassify\x12 .fedqana.edge.v1.ClassifyRequest\x1a!.fedqana.edge.v1.ClassifyResponse\x12\x46\n\x05Learn\x12\x1d.fedqana.edge.v1.LearnRequest\x1a\x1e.fedqana.edge.v1.LearnResponse\x12O\n\x08\x41\x64\x64\x43lass\x12 .fedqana.edge.v1.AddClassRequest\x1a!.fedqana.edge.v1.AddClassResponse\x12L\n\x07\x43orrect\x12\x1f.fedqana.edge.v1.CorrectRequest\x1a .fedqana.edge.v1.CorrectResponse\x12R\n\tListCases\x12!.fedqana.edge.v1.ListCasesRequest\x1a".fedqana.edge.v1.ListCasesResponse\x12I\n\x06Status\x12\x1e.fedqana.edge.v1.StatusRequest\x1a\x1f.fedqana.edge.v1.StatusResponse\x12O\n\x08Rollback\x12 .fedqana.edge.v1.RollbackRequest\x1a!.fedqana.edge.v1.RollbackResponseb\x06proto3'
-)
+
+
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n,edge_client/local_service/fedqana_edge.proto\x12\x0f\x66\x65\x64qana.edge.v1\"J\n\nModelState\x12\x15\n\rmodel_version\x18\x01 \x01(\t\x12\x17\n\x0fprogram_version\x18\x02 \x01(\t\x12\x0c\n\x04head\x18\x03 \x01(\t\" \n\x0f\x43lassifyRequest\x12\r\n\x05image\x18\x01 \x01(\x0c\">\n\nClassScore\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\r\n\x05score\x18\x02 \x01(\x02\x12\x13\n\x0bprobability\x18\x03 \x01(\x01\"\x8f\x02\n\x10\x43lassifyResponse\x12+\n\x06scores\x18\x01 \x03(\x0b\x32\x1b.fedqana.edge.v1.ClassScore\x12\x0e\n\x06\x61nswer\x18\x02 \x01(\t\x12\r\n\x05refer\x18\x03 \x01(\x08\x12\x33\n\rrefer_reasons\x18\x04 \x03(\x0e\x32\x1c.fedqana.edge.v1.ReferReason\x12*\n\x05state\x18\x05 \x01(\x0b\x32\x1b.fedqana.edge.v1.ModelState\x12)\n\ndecided_by\x18\x06 \x01(\x0e\x32\x15.fedqana.edge.v1.Head\x12\x0f\n\x07\x62\x61\x63kend\x18\x07 \x01(\t\x12\x12\n\ncalibrated\x18\x08 \x01(\x08\"T\n\x0cLearnRequest\x12\r\n\x05image\x18\x01 \x01(\x0c\x12\x11\n\tdiagnosis\x18\x02 \x01(\t\x12\x0f\n\x07\x63\x61se_id\x18\x03 \x01(\t\x12\x11\n\tlesion_id\x18\x04 \x01(\t\"p\n\rLearnResponse\x12\x0f\n\x07\x63\x61se_id\x18\x01 \x01(\t\x12\x0f\n\x07learned\x18\x02 \x01(\x08\x12\x11\n\tdiagnosis\x18\x03 \x01(\t\x12*\n\x05state\x18\x04 \x01(\x0b\x32\x1b.fedqana.edge.v1.ModelState\"\x1f\n\x0f\x41\x64\x64\x43lassRequest\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\"0\n\x10\x41\x64\x64\x43lassResponse\x12\r\n\x05\x61\x64\x64\x65\x64\x18\x01 \x01(\x08\x12\r\n\x05\x63odes\x18\x02 \x03(\t\"Q\n\x0e\x43orrectRequest\x12\x0f\n\x07\x63\x61se_id\x18\x01 \x01(\t\x12\x13\n\tdiagnosis\x18\x02 \x01(\tH\x00\x12\x10\n\x06\x66orget\x18\x03 \x01(\x08H\x00\x42\x07\n\x05label\"N\n\x0f\x43orrectResponse\x12\x0f\n\x07\x63hanged\x18\x01 \x01(\x08\x12*\n\x05state\x18\x02 \x01(\x0b\x32\x1b.fedqana.edge.v1.ModelState\"9\n\x10ListCasesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\"S\n\x0bLearnedCase\x12\x0f\n\x07\x63\x61se_id\x18\x01 \x01(\t\x12\x11\n\tdiagnosis\x18\x02 \x01(\t\x12\r\n\x05round\x18\x03 \x01(\r\x12\x11\n\tlesion_id\x18\x04 \x01(\t\"h\n\x11ListCasesResponse\x12+\n\x05\x63\x61ses\x18\x01 \x03(\x0b\x32\x1c.fedqana.edge.v1.LearnedCase\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\r\n\x05total\x18\x03 \x01(\r\"\x0f\n\rStatusRequest\"?\n\nKnownClass\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x12\n\nin_program\x18\x02 \x01(\x08\x12\x0f\n\x07on_chip\x18\x03 \x01(\x08\"\xab\x03\n\x0eStatusResponse\x12*\n\x05state\x18\x01 \x01(\x0b\x32\x1b.fedqana.edge.v1.ModelState\x12\r\n\x05round\x18\x02 \x01(\r\x12,\n\x07\x63lasses\x18\x03 \x03(\x0b\x32\x1b.fedqana.edge.v1.KnownClass\x12\x0f\n\x07neurons\x18\x04 \x01(\r\x12\x15\n\rcases_learned\x18\x05 \x01(\r\x12\x13\n\x0b\x63\x61ses_total\x18\x06 \x01(\r\x12\x0f\n\x07\x62\x61\x63kend\x18\x07 \x01(\t\x12\x12\n\nimage_size\x18\x08 \x01(\r\x12\x12\n\ninstalling\x18\t \x01(\x08\x12\x0f\n\x07problem\x18\n \x01(\t\x12\x10\n\x08software\x18\x0b \x01(\t\x12\x1e\n\x16refer_confidence_below\x18\x0c \x01(\x01\x12\x15\n\rrefer_classes\x18\r \x03(\t\x12\x1b\n\x13\x63\x61libration_lesions\x18\x0e \x01(\r\x12\x13\n\x0btemperature\x18\x0f \x01(\x01\x12\x16\n\x0enot_calibrated\x18\x10 \x01(\t\x12\x16\n\x0e\x61ll_symmetries\x18\x11 \x01(\x08\"\x11\n\x0fRollbackRequest\">\n\x10RollbackResponse\x12*\n\x05state\x18\x01 \x01(\x0b\x32\x1b.fedqana.edge.v1.ModelState*L\n\x04Head\x12\x14\n\x10HEAD_UNSPECIFIED\x10\x00\x12\x10\n\x0cHEAD_PROGRAM\x10\x01\x12\r\n\tHEAD_CHIP\x10\x02\x12\r\n\tHEAD_BOTH\x10\x03*\x89\x01\n\x0bReferReason\x12\x1c\n\x18REFER_REASON_UNSPECIFIED\x10\x00\x12\x1f\n\x1bREFER_REASON_LOW_CONFIDENCE\x10\x01\x12\x1f\n\x1bREFER_REASON_REFERRED_CLASS\x10\x02\x12\x1a\n\x16REFER_REASON_NEW_CLASS\x10\x03\x32\xb4\x04\n\nEdgeClient\x12O\n\x08\x43lassify\x12 .fedqana.edge.v1.ClassifyRequest\x1a!.fedqana.edge.v1.ClassifyResponse\x12\x46\n\x05Learn\x12\x1d.fedqana.edge.v1.LearnRequest\x1a\x1e.fedqana.edge.v1.LearnResponse\x12O\n\x08\x41\x64\x64\x43lass\x12 .fedqana.edge.v1.AddClassRequest\x1a!.fedqana.edge.v1.AddClassResponse\x12L\n\x07\x43orrect\x12\x1f.fedqana.edge.v1.CorrectRequest\x1a .fedqana.edge.v1.CorrectResponse\x12R\n\tListCases\x12!.fedqana.edge.v1.ListCasesRequest\x1a\".fedqana.edge.v1.ListCasesResponse\x12I\n\x06Status\x12\x1e.fedqana.edge.v1.StatusRequest\x1a\x1f.fedqana.edge.v1.StatusResponse\x12O\n\x08Rollback\x12 .fedqana.edge.v1.RollbackRequest\x1a!.fedqana.edge.v1.RollbackResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
-_builder.BuildTopDescriptorsAndMessages(
-    DESCRIPTOR, "edge_client.local_service.fedqana_edge_pb2", _globals
-)
+_builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'edge_client.local_service.fedqana_edge_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-    DESCRIPTOR._loaded_options = None
-    _globals["_HEAD"]._serialized_start = 1780
-    _globals["_HEAD"]._serialized_end = 1856
-    _globals["_REFERREASON"]._serialized_start = 1859
-    _globals["_REFERREASON"]._serialized_end = 1996
-    _globals["_MODELSTATE"]._serialized_start = 65
-    _globals["_MODELSTATE"]._serialized_end = 139
-    _globals["_CLASSIFYREQUEST"]._serialized_start = 141
-    _globals["_CLASSIFYREQUEST"]._serialized_end = 173
-    _globals["_CLASSSCORE"]._serialized_start = 175
-    _globals["_CLASSSCORE"]._serialized_end = 237
-    _globals["_CLASSIFYRESPONSE"]._serialized_start = 240
-    _globals["_CLASSIFYRESPONSE"]._serialized_end = 511
-    _globals["_LEARNREQUEST"]._serialized_start = 513
-    _globals["_LEARNREQUEST"]._serialized_end = 597
-    _globals["_LEARNRESPONSE"]._serialized_start = 599
-    _globals["_LEARNRESPONSE"]._serialized_end = 711
-    _globals["_ADDCLASSREQUEST"]._serialized_start = 713
-    _globals["_ADDCLASSREQUEST"]._serialized_end = 744
-    _globals["_ADDCLASSRESPONSE"]._serialized_start = 746
-    _globals["_ADDCLASSRESPONSE"]._serialized_end = 794
-    _globals["_CORRECTREQUEST"]._serialized_start = 796
-    _globals["_CORRECTREQUEST"]._serialized_end = 877
-    _globals["_CORRECTRESPONSE"]._serialized_start = 879
-    _globals["_CORRECTRESPONSE"]._serialized_end = 957
-    _globals["_LISTCASESREQUEST"]._serialized_start = 959
-    _globals["_LISTCASESREQUEST"]._serialized_end = 1016
-    _globals["_LEARNEDCASE"]._serialized_start = 1018
-    _globals["_LEARNEDCASE"]._serialized_end = 1101
-    _globals["_LISTCASESRESPONSE"]._serialized_start = 1103
-    _globals["_LISTCASESRESPONSE"]._serialized_end = 1207
-    _globals["_STATUSREQUEST"]._serialized_start = 1209
-    _globals["_STATUSREQUEST"]._serialized_end = 1224
-    _globals["_KNOWNCLASS"]._serialized_start = 1226
-    _globals["_KNOWNCLASS"]._serialized_end = 1289
-    _globals["_STATUSRESPONSE"]._serialized_start = 1292
-    _globals["_STATUSRESPONSE"]._serialized_end = 1695
-    _globals["_ROLLBACKREQUEST"]._serialized_start = 1697
-    _globals["_ROLLBACKREQUEST"]._serialized_end = 1714
-    _globals["_ROLLBACKRESPONSE"]._serialized_start = 1716
-    _globals["_ROLLBACKRESPONSE"]._serialized_end = 1778
-    _globals["_EDGECLIENT"]._serialized_start = 1999
-    _globals["_EDGECLIENT"]._serialized_end = 2563
+  DESCRIPTOR._loaded_options = None
+  _globals['_HEAD']._serialized_start=1804
+  _globals['_HEAD']._serialized_end=1880
+  _globals['_REFERREASON']._serialized_start=1883
+  _globals['_REFERREASON']._serialized_end=2020
+  _globals['_MODELSTATE']._serialized_start=65
+  _globals['_MODELSTATE']._serialized_end=139
+  _globals['_CLASSIFYREQUEST']._serialized_start=141
+  _globals['_CLASSIFYREQUEST']._serialized_end=173
+  _globals['_CLASSSCORE']._serialized_start=175
+  _globals['_CLASSSCORE']._serialized_end=237
+  _globals['_CLASSIFYRESPONSE']._serialized_start=240
+  _globals['_CLASSIFYRESPONSE']._serialized_end=511
+  _globals['_LEARNREQUEST']._serialized_start=513
+  _globals['_LEARNREQUEST']._serialized_end=597
+  _globals['_LEARNRESPONSE']._serialized_start=599
+  _globals['_LEARNRESPONSE']._serialized_end=711
+  _globals['_ADDCLASSREQUEST']._serialized_start=713
+  _globals['_ADDCLASSREQUEST']._serialized_end=744
+  _globals['_ADDCLASSRESPONSE']._serialized_start=746
+  _globals['_ADDCLASSRESPONSE']._serialized_end=794
+  _globals['_CORRECTREQUEST']._serialized_start=796
+  _globals['_CORRECTREQUEST']._serialized_end=877
+  _globals['_CORRECTRESPONSE']._serialized_start=879
+  _globals['_CORRECTRESPONSE']._serialized_end=957
+  _globals['_LISTCASESREQUEST']._serialized_start=959
+  _globals['_LISTCASESREQUEST']._serialized_end=1016
+  _globals['_LEARNEDCASE']._serialized_start=1018
+  _globals['_LEARNEDCASE']._serialized_end=1101
+  _globals['_LISTCASESRESPONSE']._serialized_start=1103
+  _globals['_LISTCASESRESPONSE']._serialized_end=1207
+  _globals['_STATUSREQUEST']._serialized_start=1209
+  _globals['_STATUSREQUEST']._serialized_end=1224
+  _globals['_KNOWNCLASS']._serialized_start=1226
+  _globals['_KNOWNCLASS']._serialized_end=1289
+  _globals['_STATUSRESPONSE']._serialized_start=1292
+  _globals['_STATUSRESPONSE']._serialized_end=1719
+  _globals['_ROLLBACKREQUEST']._serialized_start=1721
+  _globals['_ROLLBACKREQUEST']._serialized_end=1738
+  _globals['_ROLLBACKRESPONSE']._serialized_start=1740
+  _globals['_ROLLBACKRESPONSE']._serialized_end=1802
+  _globals['_EDGECLIENT']._serialized_start=2023
+  _globals['_EDGECLIENT']._serialized_end=2587
 # @@protoc_insertion_point(module_scope)

@@ -44,9 +44,12 @@ def test_a_snapshot_answers_over_all_symmetries_as_the_client_does(tmp_path: Pat
     install(client, 1)
     client.learn(arriving(1, seed=60, round_number=1)[0])
     snapshot = Snapshot.of(client, state_dir)
-    for image in SHOWN:
-        row = dict(zip(snapshot.codes, snapshot.scores(image).tolist(), strict=True))
-        assert row == decided(client, image)
+    answers = [decided(client, image) for image in SHOWN]
+    for image, answer in zip(SHOWN, answers, strict=True):
+        assert dict(zip(snapshot.codes, snapshot.scores(image).tolist(), strict=True)) == answer
+    with running(tmp_path / "home") as service, service.client() as remote:
+        assert remote.status().all_symmetries
+        assert [scores_of(remote.classify(png(image))) for image in SHOWN] == answers
 
 
 def install_versions(state_dir: Path, found: Path) -> None:
