@@ -237,13 +237,14 @@ class FinalAsk(_Message):
     round: int = Field(ge=1)
     classes: tuple[str, ...]
     seed: int = Field(ge=0)
+    all_symmetries: bool = False
 
 
 class FinalReply(_Message):
     """Additive counts per head on the test lesions; no chip head where no program serves.
 
     "combined" is the program's head and the chip's together, which is what a site answers.
-    "symmetries" is the mean of that over an image's eight symmetries, from a site that answers so.
+    "symmetries" is the mean of that over an image's eight symmetries, where the run asks for it.
     """
 
     heads: dict[

@@ -379,7 +379,7 @@ def final(instruction: Instruction, ask: FinalAsk, folder: SiteFolder, data: Sit
             codes = (*ask.classes, *(code for code in client.classes if code not in ask.classes))
             scores["chip"] = _chip_scores(client, cases.images, codes)[:, :n_classes]
             scores["combined"] = client.decide(cases.images, codes, False)[:, :n_classes]
-            if client.status()["all_symmetries"]:
+            if ask.all_symmetries:
                 scores["symmetries"] = client.decide(cases.images, codes, True)[:, :n_classes]
     except (ModelNotFound, StateDamaged) as error:
         log.warning("no program serves at %s: %s", data.name, error)
@@ -397,7 +397,7 @@ def final(instruction: Instruction, ask: FinalAsk, folder: SiteFolder, data: Sit
 def _client(ask: DeployAsk | ShareAsk | FinalAsk, folder: SiteFolder, data: SiteData) -> EdgeClient:
     """The site's edge client for a run; its folder's lock is held."""
     policy = read_policy(folder.path)
-    asked = isinstance(ask, DeployAsk) and ask.all_symmetries
+    asked = isinstance(ask, DeployAsk) and ask.all_symmetries  # others install nothing
     settings = EdgeSettings(
         tolerance=policy.acceptance.tolerance,
         evidence=policy.acceptance.evidence,

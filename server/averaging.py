@@ -5,6 +5,7 @@ run, as Caldarola et al. did it (arXiv 2203.11834): each round's global network 
 one before by the noise of its sites' steps, of which the mean has less. It costs the sites nothing.
 """
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -15,7 +16,7 @@ from common.qana.weights import NamedWeights
 
 def rounds_averaged(share: float, rounds: int) -> int:
     """How many of a phase's last rounds are averaged: a share of them, at least one."""
-    return max(1, round(share * rounds))
+    return max(1, math.floor(share * rounds + 0.5))
 
 
 def with_next(

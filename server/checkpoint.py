@@ -31,10 +31,10 @@ _SCALARS = (
     "neurons",
     "counted",
     "class_prior",
-    "averaged",
+    "mean_rounds",
     "class_counts",
 )
-_GROUPS = ("floating", "quantized", "strategy", "average")
+_GROUPS = ("floating", "quantized", "strategy", "mean_network")
 """The networks and the strategy's memory: named arrays."""
 
 FINAL = "final"
@@ -59,9 +59,9 @@ class RunState:
     ``neurons`` is the JSON of the `NeuronSet` that the round's sites are to share, or empty.
     ``counted`` is each site's last round whose update the weights have in them. ``class_prior``
     are the shares of the classes in all sites' validation lesions, empty before they were counted.
-    ``average`` is the mean of the networks of the last ``averaged`` rounds, which the phase ends
-    with; empty before its last rounds. ``class_counts`` are each site's validation lesions of each
-    class, as last reported.
+    ``mean_network`` is the mean of the networks of the last ``mean_rounds`` rounds, which the phase
+    ends with; empty before its last rounds. ``class_counts`` are each site's validation lesions of
+    each class, as last reported.
     """
 
     round: int
@@ -80,8 +80,8 @@ class RunState:
     neurons: str = ""
     counted: dict[str, int] = field(default_factory=dict)
     class_prior: tuple[float, ...] = ()
-    average: NamedWeights = field(default_factory=dict)
-    averaged: int = 0
+    mean_network: NamedWeights = field(default_factory=dict)
+    mean_rounds: int = 0
     class_counts: dict[str, list[int]] = field(default_factory=dict)
 
     def advance(self, steps: Sequence[str] = STEPS) -> None:
@@ -159,7 +159,7 @@ def _state(arrays: dict[str, NDArray[Any]]) -> RunState:
         neurons=str(scalars["neurons"]),
         counted={str(site): int(n) for site, n in scalars["counted"].items()},
         class_prior=tuple(float(share) for share in scalars["class_prior"]),
-        averaged=int(scalars["averaged"]),
+        mean_rounds=int(scalars["mean_rounds"]),
         class_counts={str(site): list(n) for site, n in scalars["class_counts"].items()},
         **groups,
     )

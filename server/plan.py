@@ -72,6 +72,9 @@ class RunPlan(BaseModel):
         Share, 0 to 1, of the float rounds after which batch norm's statistics are fixed; 1 for
         never (FixBN, arXiv 2303.06530: sites no longer normalize by their own batches, which are
         unlike, but all by the same statistics, as the program on the chip does).
+    all_symmetries : bool
+        Whether sites answer by the mean over an image's eight symmetries, unless their policies
+        say otherwise.
     site_weights : "classes" or "cases"
         What a site's update counts by, see `server.site_weights`; FedMedian, FedTrimmedAvg and
         Krum weigh all sites alike.

@@ -221,12 +221,12 @@ class Coordinator:
         plan, state = self._plan, self._state
         if not plan.averages(state.round):
             return combined
-        state.average = with_next(state.average, state.averaged, combined)
-        state.averaged += 1
+        state.mean_network = with_next(state.mean_network, state.mean_rounds, combined)
+        state.mean_rounds += 1
         if not plan.ends_phase(state.round):
             return combined
-        mean = state.average
-        state.average, state.averaged = {}, 0
+        mean = state.mean_network
+        state.mean_network, state.mean_rounds = {}, 0
         return mean
 
     def _evaluate(self) -> str:
@@ -297,7 +297,7 @@ class Coordinator:
         n_classes = len(state.classes)
         # They remember the step that led astray.
         state.strategy, state.counted = {}, {}
-        state.average, state.averaged = {}, 0
+        state.mean_network, state.mean_rounds = {}, 0
         if version := plan.version_before(state.round):
             before = load_bundle(self._folder.version(version))
             floating, quantized = before.weights(FLOAT), before.weights(QUANTIZED)
@@ -408,6 +408,7 @@ class Coordinator:
             round=state.round,
             classes=state.classes,
             seed=derive_seed(plan.seed, "final"),
+            all_symmetries=plan.all_symmetries,
         )
         files = {**files_for_sites(bundle, self._bundle_key), FLOAT: bundle.files[FLOAT]}
         replies = self._sites.ask(
@@ -415,7 +416,10 @@ class Coordinator:
             state.round,
             {site: Instruction("final", ask, files=files) for site in state.sites},
             lambda site, answer: check_final(
-                answer, len(state.classes), self._sites.reported_by(site).n_test
+                answer,
+                len(state.classes),
+                self._sites.reported_by(site).n_test,
+                plan.all_symmetries,
             ),
         )
         self._require_quorum(replies, "final evaluation")
@@ -433,7 +437,7 @@ class Coordinator:
         state = self._state
         met = newly_met(state.classes, replies)
         if met:
-            state.average, state.averaged = {}, 0  # of networks that lack the class
+            state.mean_network, state.mean_rounds = {}, 0  # of networks that lack the class
         for code, site in met:
             text = f"{code!r} gets index {len(state.classes)}"
             state.classes = (*state.classes, code)

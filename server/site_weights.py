@@ -9,10 +9,14 @@ alike.
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 PRIOR_CASES = 20.0
-"""A site's validation lesions are few: with so many cases of the pooled shares beside them a single
-lesion of a rare class does not decide what the site is worth."""
+"""A site's validation lesions are few, so with them go so many of the pooled shares."""
+FEWEST = 5
+"""A class with fewer validation lesions at all sites together decides nothing."""
+MOST = 2.0
+"""A site counts at most this many times its share of the cases: counts are what a site says."""
 
 
 def weights_by_class(
@@ -21,8 +25,9 @@ def weights_by_class(
     """Each site's weight, above 0; they add up to 1.
 
     A site's training cases are split over the classes as its validation lesions are, these
-    smoothed by `PRIOR_CASES` cases of the pooled shares. Its weight is the mean over the classes of
-    its part in all sites' cases of the class. Where nothing is counted, weights are by cases.
+    smoothed by `PRIOR_CASES` lesions of the pooled shares. Its weight is the mean over the classes
+    of its part in the cases of all sites with counts, at most `MOST` times its share of the cases.
+    A site without counts has its share of the cases.
 
     Parameters
     ----------
@@ -32,18 +37,35 @@ def weights_by_class(
         Validation lesions of each class; sites may be missing, and later classes from a sequence.
     """
     sites = sorted(cases)
-    n_classes = max((len(counts[site]) for site in sites if site in counts), default=0)
+    n_classes = max((len(counts.get(site, ())) for site in sites), default=0)
     counted = np.zeros((len(sites), n_classes))
     for row, site in zip(counted, sites, strict=True):
         known = counts.get(site, ())
         row[: len(known)] = known
-    counted = counted[:, counted.sum(axis=0) > 0]  # nothing is known of the others
-    trained = np.array([cases[site] for site in sites], np.float64)
-    if counted.size:
-        pooled = counted.sum(axis=0) / counted.sum()
-        smoothed = counted + PRIOR_CASES * pooled
-        split = trained[:, None] * smoothed / smoothed.sum(axis=1, keepdims=True)
-        weights = (split / split.sum(axis=0)).mean(axis=1)
-    else:
-        weights = trained / trained.sum()
-    return dict(zip(sites, weights.tolist(), strict=True))
+    shares = np.array([cases[site] for site in sites], np.float64)
+    shares /= shares.sum()
+    counted = counted[:, counted.sum(axis=0) >= FEWEST]
+    told = counted.sum(axis=1) > 0
+    weights = shares.copy()
+    if told.any():
+        weights[told] = shares[told].sum() * _parts(shares[told], counted[told])
+    return dict(zip(sites, _limited(weights, shares).tolist(), strict=True))
+
+
+def _parts(shares: NDArray[np.float64], counted: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Mean over the classes of each site's part in them; they add up to 1."""
+    smoothed = counted + PRIOR_CASES * counted.sum(axis=0) / counted.sum()
+    split = shares[:, None] * smoothed / smoothed.sum(axis=1, keepdims=True)
+    return np.asarray((split / split.sum(axis=0)).mean(axis=1))
+
+
+def _limited(weights: NDArray[np.float64], shares: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Weights of at most `MOST` shares each; what is over goes to the others in proportion."""
+    limit = MOST * shares
+    at_limit = np.zeros(len(weights), bool)
+    while (over := (weights > limit) & ~at_limit).any():
+        at_limit |= over
+        weights = np.where(at_limit, limit, weights)
+        rest = weights[~at_limit]
+        weights[~at_limit] = rest * (1 - limit[at_limit].sum()) / rest.sum()
+    return weights

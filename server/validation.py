@@ -271,16 +271,19 @@ def check_share(answer: Answer, n_neurons: int, n_cases: int) -> ShareReply:
     return reply
 
 
-def check_final(answer: Answer, n_classes: int, n_cases: int) -> FinalReply:
+def check_final(
+    answer: Answer, n_classes: int, n_cases: int, all_symmetries: bool = False
+) -> FinalReply:
     """A final report with consistent counts for every head.
 
-    The chip's may be left out: nothing serves at a site that every deployment failed at, or it
-    answers by single views. ``n_cases`` is the number of test cases that the site reported at the
-    handshake.
+    The chip's are left out where nothing serves, at a site that every deployment failed at.
+    ``n_cases`` is the number of test cases that the site reported at the handshake,
+    ``all_symmetries`` whether it was asked for answers by eight views.
     """
     reply = parsed(answer, FinalReply)
-    of_chip = ("chip", "combined", "symmetries")
-    check_heads({*reply.heads, *of_chip}, ("float", "quantized", "akida", *of_chip))
+    of_chip = ("chip", "combined", *(["symmetries"] if all_symmetries else []))
+    serves = any(head in reply.heads for head in ("chip", "combined", "symmetries"))
+    check_heads(reply.heads, ("float", "quantized", "akida", *(of_chip if serves else ())))
     for counts in reply.heads.values():
         check_counts(counts, n_classes, n_cases)
     check_agreement(reply.agreement, n_cases)

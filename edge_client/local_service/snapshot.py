@@ -51,7 +51,8 @@ class Snapshot:
     model_version, program_version : str
         In service, and the one whose program runs.
     head : str
-        First digits of a SHA-256 over the program with its learning layer, and its class codes.
+        First digits of a SHA-256 over the program with its learning layer, its class codes, and
+        whether scores are over all symmetries.
     round : int
     codes : tuple of str
         Columns of `scores`: the program's own classes, then those that only the chip has.
@@ -103,7 +104,7 @@ class Snapshot:
         return cls(
             model_version=serving.version,
             program_version=report.serving,
-            head=_hash_of(layer, serving.head.classes, serving.head.taught),
+            head=_hash_of(layer, serving.head.classes, serving.head.taught, report.all_symmetries),
             round=report.round,
             codes=codes_of(report.registry, serving.head),
             n_known=len(report.registry),
@@ -158,8 +159,11 @@ class Snapshot:
         )
 
 
-def _hash_of(layer: bytes, codes: tuple[str, ...], taught: frozenset[str]) -> str:
-    names = json.dumps([codes, sorted(taught)]).encode()
+def _hash_of(
+    layer: bytes, codes: tuple[str, ...], taught: frozenset[str], all_symmetries: bool
+) -> str:
+    views = ["all symmetries"] if all_symmetries else []
+    names = json.dumps([codes, sorted(taught), *views]).encode()
     return sha256_of(layer + names)[:_HASH_DIGITS]
 
 

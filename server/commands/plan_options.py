@@ -121,7 +121,7 @@ _OPTIONS = [
         "--all-symmetries",
         is_flag=True,
         help="Sites answer by the mean over an image's eight symmetries: more accurate, eight "
-        "times the work on the chip.",
+        "times the work on the chip, for answers and for a version's calibration.",
     ),
     initial_option("pretrained"),
     click.option("--seed", default=0, show_default=True, help="Of everything that is drawn."),

@@ -22,8 +22,8 @@ HEADS = {
     "symmetries": "both heads, eight views",
 }
 """The forms of the model, in the order in which they are made of each other; last what a site
-answers: the program's head and the chip's together, where a run asks for it over an image's eight
-symmetries."""
+answers: the program's head and the chip's together, by one view of an image, and where a run asks
+for it by eight."""
 
 _EDGE_KEY = {"quantized": "quantized", "akida": "akida", "chip": "chip_after"}
 

@@ -36,7 +36,16 @@ def test_networks_that_are_averaged_stay_as_they_are() -> None:
 
 @pytest.mark.parametrize(
     ("share", "rounds", "expected"),
-    [(0.0, 48, 1), (0.25, 48, 12), (0.25, 16, 4), (0.25, 1, 1), (1.0, 3, 3), (0.01, 10, 1)],
+    [
+        (0.0, 48, 1),
+        (0.25, 48, 12),
+        (0.25, 16, 4),
+        (0.25, 10, 3),
+        (0.25, 14, 4),
+        (0.25, 1, 1),
+        (1.0, 3, 3),
+        (0.01, 10, 1),
+    ],
 )
 def test_how_many_rounds(share: float, rounds: int, expected: int) -> None:
     assert rounds_averaged(share, rounds) == expected
@@ -67,7 +76,7 @@ def test_a_run_ends_with_the_mean_of_its_rounds(tmp_path: Path) -> None:
         np.testing.assert_allclose(found[name], expected, rtol=1e-4, atol=1e-6)
     assert any(not np.array_equal(found[n], networks[2][n]) for n in found)
     state = state_of(mean)
-    assert state is not None and not state.average and state.averaged == 0
+    assert state is not None and not state.mean_network and state.mean_rounds == 0
 
 
 def test_networks_from_before_a_new_class_are_left_out(tmp_path: Path) -> None:

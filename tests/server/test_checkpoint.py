@@ -30,8 +30,8 @@ def example(round_number: int = 3, size: int = 4) -> RunState:
         started_at="2024-05-01T12:00:00+00:00",
         aggregated=2,
         counted={"site-1": 3, "site-2": 1},
-        average={"a/kernel": rng.normal(size=size).astype(np.float32)},
-        averaged=2,
+        mean_network={"a/kernel": rng.normal(size=size).astype(np.float32)},
+        mean_rounds=2,
         class_counts={"site-1": [3, 0, 1]},
     )
 
@@ -53,13 +53,13 @@ def test_what_was_saved_comes_back(tmp_path: Path) -> None:
     file.save(state)
     loaded = file.load()
     assert loaded is not None
-    for group in ("floating", "quantized", "strategy", "average"):
+    for group in ("floating", "quantized", "strategy", "mean_network"):
         saved, found = getattr(state, group), getattr(loaded, group)
         assert list(saved) == list(found)
         assert all(np.array_equal(saved[n], found[n]) for n in saved)
         assert all(found[n].dtype == np.float32 for n in found)
     for name in ("round", "step", "classes", "ranges", "sites", "metrics", "seconds",
-                 "started_at", "aggregated", "counted", "averaged", "class_counts"):  # fmt: skip
+                 "started_at", "aggregated", "counted", "mean_rounds", "class_counts"):  # fmt: skip
         assert getattr(loaded, name) == getattr(state, name)
 
 

@@ -367,8 +367,13 @@ def final(heads: dict[str, Any]) -> Answer:
 
 def test_a_final_report_needs_every_head() -> None:
     heads = dict.fromkeys(("float", "quantized", "akida", "chip", "combined"), COUNTS)
-    symmetries = check_final(final({**heads, "symmetries": COUNTS}), N_CLASSES, 3)
-    assert symmetries.heads["symmetries"] == COUNTS
+    eight = {**heads, "symmetries": COUNTS}
+    assert check_final(final(eight), N_CLASSES, 3, True).heads["symmetries"] == COUNTS
+    assert refusal(check_final, final(eight), N_CLASSES, 3) == "counts"  # not asked for
+    assert refusal(check_final, final(heads), N_CLASSES, 3, True) == "counts"
+    for missing in ("chip", "combined"):
+        part = {head: counts for head, counts in eight.items() if head != missing}
+        assert refusal(check_final, final(part), N_CLASSES, 3, True) == "counts"
     assert check_final(final(heads), N_CLASSES, 3).heads["akida"] == COUNTS
     del heads["chip"], heads["combined"]  # where no program serves
     assert check_final(final(heads), N_CLASSES, 3).heads["akida"] == COUNTS

@@ -237,8 +237,8 @@ def test_answers_are_over_all_symmetries_as_run_and_policy_say(run: Finished) ->
     for site, expected in ((TEACHER, True), (DISCREET, True), (NOISY, False)):
         service = EdgeClient(run.home(site) / "state", read_only=True)
         assert service.status()["all_symmetries"] is expected
-        final = json.loads(run.listener.of(site, "final")[0].answer.reply)["heads"]
-        assert ("symmetries" in final) is expected
+        # What eight views are worth is told of every site, whatever it answers by.
+        assert "symmetries" in json.loads(run.listener.of(site, "final")[0].answer.reply)["heads"]
 
 
 def test_hours_of_training_are_counted(run: Finished) -> None:

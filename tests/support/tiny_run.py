@@ -29,7 +29,7 @@ DATA: dict[str, Any] = {
 }
 PLAN: dict[str, Any] = {
     **{"config": TINY, "batch": 16, "seed": 0, "float_rounds": 1, "qat_rounds": 1},
-    **{"distillation": 0.0, "qat_learning_rate": 1e-4},
+    **{"distillation": 0.0, "qat_learning_rate": 1e-4, "average": 1.0},
 }
 
 
@@ -109,10 +109,22 @@ def fingerprint(folder: Path) -> dict[str, Any]:
     found: dict[str, Any] = {}
     state = state_of(folder)
     assert state is not None
-    for group in ("floating", "quantized", "strategy", "average"):
+    for group in ("floating", "quantized", "strategy", "mean_network"):
         for name, array in getattr(state, group).items():
             found[f"checkpoint {group} {name}"] = _sha256(array.tobytes())
-    for name in ("round", "step", "classes", "ranges", "sites", "metrics", "aggregated"):
+    for name in (
+        "round",
+        "step",
+        "classes",
+        "ranges",
+        "sites",
+        "metrics",
+        "aggregated",
+        "counted",
+        "class_prior",
+        "class_counts",
+        "mean_rounds",
+    ):
         found[f"checkpoint {name}"] = getattr(state, name)
     for file in sorted([*folder.glob("versions/**/*"), *folder.glob("sites/*/state/**/*")]):
         if file.is_file():

@@ -43,12 +43,16 @@ KEYS = (
 RUNS = "runs"
 _NO_SETTINGS = {
     *("run", "seed", "strategy"),  # they name the row
-    "deploy_every",  # follows from the rounds
+    *("deploy_every", "all_symmetries"),  # the one follows from the rounds, the other is not asked
     *("quorum", "deadline", "expected_sites", "gather"),  # of waiting for sites: all are here
 }
 """Of a plan."""
 
-_OF_STRATEGIES = {"proximal": ("fedprox",), "server_learning_rate": ("fedadam", "fedyogi")}
+_OF_STRATEGIES = {
+    "proximal": ("fedprox",),
+    "server_learning_rate": ("fedadam", "fedyogi"),
+    "site_weights": ("fedavg", "fedprox", "fedadam", "fedyogi"),
+}
 """Settings that only some strategies use: for others they are no setting of the record."""
 
 
@@ -244,7 +248,7 @@ def _command(row: Row, plan: RunPlan, options: Options) -> str:
     )
     for name in (
         *("batch", "learning_rate", "qat_learning_rate", "distillation"),
-        *("compression", "server_learning_rate", "proximal"),
+        *("compression", "server_learning_rate", "proximal", "site_weights", "average"),
     ):
         used = row.strategy in _OF_STRATEGIES.get(name, (row.strategy,))
         value = getattr(plan, name)

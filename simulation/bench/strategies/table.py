@@ -16,7 +16,7 @@ SHARE = 0.9
 PARTS = {"a quarter": 0.25, "half": 0.5, "all": 1.0}
 """Shares of the rounds, rounded up, after which validation is told."""
 
-_OF_STRATEGIES = ("strategy", "proximal", "server_learning_rate")
+_OF_STRATEGIES = ("strategy", "proximal", "server_learning_rate", "site_weights")
 _METRICS = ("balanced_accuracy", "macro_auc", "macro_f1", "accuracy")
 _MB = 1e6
 _ROUNDING = 1e-12
