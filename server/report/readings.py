@@ -19,7 +19,7 @@ HEADS = {
     "akida": "Akida program",
     "chip": "chip head",
     "combined": "both heads",
-    "symmetries": "both heads, eight views",
+    "symmetries": "both, eight views",
 }
 """The forms of the model, in the order in which they are made of each other; last what a site
 answers: the program's head and the chip's together, by one view of an image, and where a run asks
