@@ -59,6 +59,8 @@ bench: $(READY)
 		smote-and-logit-adjustment crop-whole crop-saliency crop-grad-cam crop-mask mixup \
 		no-augmentation leaky; do \
 		$(ACCURACY) run $$row --data $(DATA) --epochs 24 --out $(OUT)/ablations || exit 1; done
+	for row in leaky pooled; do \
+		$(ACCURACY) run $$row --data $(DATA) --epochs 96 --seed 0 --out $(OUT)/leaky || exit 1; done
 	$(call federated,federated,--all-symmetries)
 	$(call federated,cases,$(CASES))
 	$(call federated,labels,$(LABELS))
@@ -67,12 +69,21 @@ bench: $(READY)
 	$(BENCH) strategies run --data $(DATA) $(addprefix --sites ,$(LAYOUTS)) \
 		$(addprefix --strategy ,$(STRATEGIES)) --seed 0 --seed 1 --seed 2 \
 		--rounds 24 --qat-rounds 6 --local-epochs 1 --out $(OUT)/strategies
+	$(BENCH) strategies run --data $(DATA) $(addprefix --sites ,$(LAYOUTS)) \
+		$(addprefix --strategy ,$(STRATEGIES)) --seed 0 --seed 1 --seed 2 \
+		--network small --rounds 24 --qat-rounds 6 --out $(OUT)/small
+	$(BENCH) strategies run --data $(DATA) --sites source --seed 0 --seed 1 --seed 2 \
+		--network small --rounds 24 --qat-rounds 6 --compression quantization \
+		--out $(OUT)/small-quantization
 	$(ACCURACY) table $(OUT)/accuracy
+	$(ACCURACY) table $(OUT)/leaky
 	$(ACCURACY) table $(OUT)/ablations
 	$(ACCURACY) table $(OUT)/pretrained
 	for name in federated cases labels random quantization; do \
 		$(BIN)/fedqana runs compare --spread $$name-0 $$name-1 $$name-2 --out $(OUT)/federated || exit 1; done
 	$(BENCH) strategies table $(OUT)/strategies --figure $(OUT)/strategies.svg
+	$(BENCH) strategies table $(OUT)/small
+	$(BENCH) strategies table $(OUT)/small-quantization
 
 # The tables of docs/conversion.md and docs/on-chip-learning.md; some five hours on 2 cores. DATA is HAM10000.
 BENCH = $(BIN)/fedqana bench
