@@ -135,6 +135,7 @@ def status_from_service(home: Path, as_json: bool) -> None:
             "backend": found["backend"],
             "refer": f"below {found['refer_confidence_below']:g}"
             + "".join(f", {code}" for code in found["refer_classes"]),
+            "answers": "by eight views of a picture" if found["all_symmetries"] else "",
             "calibrated": _calibration(found),
             "problem": found["problem"],
         }

@@ -66,10 +66,10 @@ class Snapshot:
     backend : str
     calibration : SiteCalibration
         What makes scores probabilities.
-    program, own_head, learner
-        The program, its own head on spikes, and a learning layer that is nobody else's.
     all_symmetries : bool
         Whether scores are the mean over an image's eight symmetries.
+    program, own_head, learner
+        The program, its own head on spikes, and a learning layer that is nobody else's.
     layer_codes : tuple of str
         One code for each class of the learning layer.
     """
@@ -86,9 +86,9 @@ class Snapshot:
     cases_learned: int
     backend: str
     calibration: SiteCalibration
+    all_symmetries: bool
     program: Program = field(repr=False)
     own_head: SpikeHead = field(repr=False)
-    all_symmetries: bool
     learner: LearningProgram = field(repr=False)
     layer_codes: tuple[str, ...] = field(repr=False)
 
@@ -114,9 +114,9 @@ class Snapshot:
             cases_learned=len(serving.learned),
             backend=available_device().name,
             calibration=client.calibration(),
+            all_symmetries=report.all_symmetries,
             program=serving.program,
             own_head=SpikeHead(serving.program),
-            all_symmetries=report.all_symmetries,
             learner=LearningProgram.from_bytes(layer, report.seed),
             layer_codes=serving.head.classes,
         )

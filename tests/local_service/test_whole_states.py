@@ -10,6 +10,7 @@ from pathlib import Path
 from edge_client.local_service.snapshot import Snapshot
 from edge_client.service import EdgeClient, EdgeSettings
 from edge_client.state_lock import state_in_use
+from tests.cli.command import fedqana
 from tests.edge_client.cases import arriving
 from tests.edge_client.test_service import MISLABELLED, STORE, install
 from tests.local_service.running import (
@@ -49,6 +50,8 @@ def test_a_snapshot_answers_over_all_symmetries_as_the_client_does(tmp_path: Pat
         assert dict(zip(snapshot.codes, snapshot.scores(image).tolist(), strict=True)) == answer
     with running(tmp_path / "home") as service, service.client() as remote:
         assert remote.status().all_symmetries
+        shown = fedqana("client", "status", "--home", "home", folder=tmp_path)
+        assert "by eight views of a picture" in shown.stdout, shown.stderr
         assert [scores_of(remote.classify(png(image))) for image in SHOWN] == answers
 
 
