@@ -9,7 +9,7 @@ import csv
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -114,7 +114,8 @@ def synthetic_lesion_images(
 ) -> list[LesionImage]:
     """Make up lesions of one to three views each.
 
-    Every image is drawn when it is read, always the same for the same seed, number and class.
+    Every image is drawn when it is read, always the same for the same seed, number and class;
+    a process keeps the last two thousand (some 40 MB), as a run reads them more than once.
 
     Parameters
     ----------
@@ -200,6 +201,7 @@ def _lesions_per_class(n_lesions: int, classes: ClassMap) -> list[int]:
     return [int(n) for n in counts]
 
 
+@lru_cache(maxsize=2048)
 def _draw_png(label: str, style: str, seed: int, number: int, view: int) -> bytes:
     pixels = draw_view(_KINDS[label].look, _STYLES[style], [seed, number], view)
     encoded = io.BytesIO()
