@@ -29,9 +29,10 @@ SOURCES := rosendahl vidir_modern vidir_molemax vienna_dias
 LAYOUTS := source dirichlet:10:0.1 dirichlet:10:0.3 dirichlet:10:1 iid:10 \
 	dirichlet:50:0.1 dirichlet:50:0.3 dirichlet:50:1 iid:50
 STRATEGIES := fedavg fedprox fedadam fedyogi fedmedian fedtrimmedavg krum
-# Defaults of before: sites counted by their cases, a phase ended with its last network, and quantized
-# rounds learned labels.
-CASES := --site-weights cases --average 0
+# Defaults of before: a phase ended with its last network, without offsets of the classes; then sites
+# counted by classes; at first quantized rounds learned labels.
+CASES := --average 0 --no-class-offsets
+CLASSES := --site-weights classes --no-class-offsets
 LABELS := $(CASES) --qat-rounds 8 --distillation 0 --qat-learning-rate 1e-4
 # Three seeds of a federated run: its name and its options.
 define federated
@@ -62,6 +63,7 @@ bench: $(READY)
 	for row in leaky pooled; do \
 		$(ACCURACY) run $$row --data $(DATA) --epochs 96 --seed 0 --out $(OUT)/leaky || exit 1; done
 	$(call federated,federated,--all-symmetries)
+	$(call federated,classes,$(CLASSES) --all-symmetries)
 	$(call federated,cases,$(CASES))
 	$(call federated,labels,$(LABELS))
 	$(call federated,random,--initial random $(LABELS))
@@ -71,15 +73,15 @@ bench: $(READY)
 		--rounds 24 --qat-rounds 6 --local-epochs 1 --out $(OUT)/strategies
 	$(BENCH) strategies run --data $(DATA) $(addprefix --sites ,$(LAYOUTS)) \
 		$(addprefix --strategy ,$(STRATEGIES)) --seed 0 --seed 1 --seed 2 \
-		--network small --rounds 24 --qat-rounds 6 --out $(OUT)/small
+		--network small --rounds 24 --qat-rounds 6 $(CLASSES) --out $(OUT)/small
 	$(BENCH) strategies run --data $(DATA) --sites source --seed 0 --seed 1 --seed 2 \
-		--network small --rounds 24 --qat-rounds 6 --compression quantization \
+		--network small --rounds 24 --qat-rounds 6 $(CLASSES) --compression quantization \
 		--out $(OUT)/small-quantization
 	$(ACCURACY) table $(OUT)/accuracy
 	$(ACCURACY) table $(OUT)/leaky
 	$(ACCURACY) table $(OUT)/ablations
 	$(ACCURACY) table $(OUT)/pretrained
-	for name in federated cases labels random quantization; do \
+	for name in federated classes cases labels random quantization; do \
 		$(BIN)/fedqana runs compare --spread $$name-0 $$name-1 $$name-2 --out $(OUT)/federated || exit 1; done
 	$(BENCH) strategies table $(OUT)/strategies --figure $(OUT)/strategies.svg
 	$(BENCH) strategies table $(OUT)/small

@@ -27,6 +27,7 @@ from common.messages import ASKS, KINDS, Answer, Instruction, Kind
 MESSAGE_TYPES: dict[Kind, str] = {
     "handshake": "query.handshake",
     "train": "train",
+    "balance": "query.balance",
     "evaluate": "evaluate",
     "deploy": "query.deploy",
     "share": "query.share",

@@ -19,11 +19,13 @@ from common.neurons import NeuronSet
 from common.qana.config import QanaConfig
 from common.saliency.choice import CropName
 
-PROTOCOL = 9
+PROTOCOL = 10
 """Raised whenever a message changes its meaning; both sides must have the same."""
 
-Kind = Literal["handshake", "train", "evaluate", "deploy", "share", "final"]
-KINDS: tuple[Kind, ...] = ("handshake", "train", "evaluate", "deploy", "share", "final")
+Kind = Literal["handshake", "train", "balance", "evaluate", "deploy", "share", "final"]
+KINDS: tuple[Kind, ...] = (
+    "handshake", "train", "balance", "evaluate", "deploy", "share", "final"
+)  # fmt: skip
 
 SiteCode = Literal[
     "bad-instruction",
@@ -132,6 +134,28 @@ class TrainReply(_Message):
 
     examples: Count = Field(gt=0)
     loss: float = Field(ge=-LARGEST_NUMBER, le=LARGEST_NUMBER)
+    seconds: Measured
+
+
+class BalanceAsk(_Message):
+    """How do the global weights answer the site's training cases, class by class?"""
+
+    run: str
+    round: int = Field(ge=1)
+    phase: Literal["float", "qat"]
+    classes: tuple[str, ...]
+    config: QanaConfig
+
+
+class BalanceReply(_Message):
+    """Training cases of each class, and the sums of what they were answered.
+
+    ``shares[c]`` are the sums of the softmax probabilities of all classes over the ``counts[c]``
+    cases of class c. Classes that the site's policy hides have zeros.
+    """
+
+    counts: tuple[Count, ...] = Field(max_length=64)
+    shares: tuple[tuple[Measured, ...], ...] = Field(max_length=64)
     seconds: Measured
 
 
@@ -257,6 +281,7 @@ class FinalReply(_Message):
 ASKS: dict[Kind, type[_Message]] = {
     "handshake": HandshakeAsk,
     "train": TrainAsk,
+    "balance": BalanceAsk,
     "evaluate": EvaluateAsk,
     "deploy": DeployAsk,
     "share": ShareAsk,

@@ -43,6 +43,7 @@ def site_folder(context: Context) -> SiteFolder:
 
 
 @app.query("handshake")
+@app.query("balance")
 @app.query("deploy")
 @app.query("share")
 @app.query("final")

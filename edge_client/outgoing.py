@@ -16,6 +16,7 @@ from common.compression import compress
 from common.errors import FedqanaError, SiteRefused, StateInUse, StorageFull
 from common.messages import (
     Answer,
+    BalanceReply,
     DeployReply,
     EvaluateReply,
     FinalReply,
@@ -28,6 +29,7 @@ from common.messages import (
     TrainReply,
 )
 from edge_client.policy import Policy
+from edge_client.reporting import objection_to_balancing
 from edge_client.unsent_change import UnsentChange
 
 log = logging.getLogger("fedqana.site")
@@ -35,6 +37,7 @@ log = logging.getLogger("fedqana.site")
 _REPLIES: dict[Kind, type[BaseModel]] = {
     "handshake": HandshakeReply,
     "train": TrainReply,
+    "balance": BalanceReply,
     "evaluate": EvaluateReply,
     "deploy": DeployReply,
     "share": ShareReply,
@@ -57,6 +60,7 @@ _CATEGORIES = {
     "cases_learned": "case numbers",
     "loss": "loss",
     "counts": "counts",
+    "shares": "answers by class",
     "heads": "counts",
     "old_before": "hits",
     "old_after": "hits",
@@ -94,6 +98,8 @@ def allowed(instruction: Instruction | None, answer: Answer, policy: Policy, hom
     fewest = policy.reporting.min_cases_per_class
     if fewest and any(0 < n < fewest for n in _numbers_of_cases(reply)):
         raise SiteRefused("declined", f"it tells of fewer than {fewest} cases of a class")
+    if isinstance(reply, BalanceReply) and (why := objection_to_balancing(policy)):
+        raise SiteRefused("declined", why)
     if isinstance(reply, TrainReply):
         return _allowed_update(instruction, answer, reply, policy, home)
     if isinstance(reply, DeployReply) and reply.neurons is not None and not policy.sharing.neurons:
@@ -127,9 +133,11 @@ def _allowed_update(
 
 
 def _numbers_of_cases(reply: BaseModel) -> Iterator[int]:
-    """Every number of held-back cases that a reply tells of, by class or of several classes."""
+    """Every number of cases that a reply tells of by class, and of held-back ones altogether."""
     if isinstance(reply, HandshakeReply):
         yield from (reply.n_validation, reply.n_test)
+    if isinstance(reply, BalanceReply):
+        yield from reply.counts
     if isinstance(reply, EvaluateReply):
         yield from _per_class(reply.counts)
     if isinstance(reply, DeployReply | FinalReply):

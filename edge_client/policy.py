@@ -42,7 +42,7 @@ class TrainingPolicy(_Section):
     take_part: bool = Field(
         True,
         description="Whether this site trains at all. With false it still evaluates and takes "
-        "programs into service.",
+        "programs into service, and tells nothing of how its training cases are answered.",
     )
     hours_per_day: float = Field(
         24.0,
@@ -112,7 +112,7 @@ class ReportingPolicy(_Section):
         le=10**9,
         description="Held-back cases of a class that has fewer of them are left out of every "
         "number that is reported (validation and test lesions each by itself). They stay held "
-        "back from learning.",
+        "back from learning. So are training cases left out of how the network answers them.",
     )
 
 
@@ -140,7 +140,7 @@ class PrivacyPolicy(_Section):
         ge=0,
         description="Privacy budget of one round's update: Gaussian noise of standard deviation "
         "sensitivity * sqrt(2 ln(1.25 / delta)) / epsilon is added to every weight. Needs "
-        "clip_norm. 0 for no noise.",
+        "clip_norm. With it nothing is told of how training cases are answered. 0 for no noise.",
     )
     delta: float = Field(
         1e-5,

@@ -1,4 +1,4 @@
-"""Which of its held-back cases a site reports on: none of classes that have too few."""
+"""Which of its cases a site reports on: none of classes that have too few."""
 
 from dataclasses import dataclass, field, fields
 
@@ -35,6 +35,15 @@ def reported(data: SiteData, policy: Policy) -> SiteData:
     for part in ("validation", "test"):
         values[part] = _of_large_classes(values[part], fewest)
     return ReportedSite(**values, whole=data)
+
+
+def objection_to_balancing(policy: Policy) -> str:
+    """Why nothing may be told of how training cases are answered, or an empty text."""
+    if not policy.training.take_part:
+        return "the policy says take_part = false"
+    if policy.privacy.epsilon:
+        return "the policy's privacy budget is of the update; this would be told without noise"
+    return ""
 
 
 def judged_on(data: SiteData) -> Cases:

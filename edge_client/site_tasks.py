@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from common import __version__
 from common.akida_runtime import Program
 from common.akida_runtime.spike_head import spikes_and_potentials
+from common.answers_by_class import answers_by_class
 from common.bundle import CARD, FLOAT, PROGRAM, QUANTIZED, SIGNATURE, Bundle, parse_card
 from common.data.cases import Cases
 from common.errors import (
@@ -34,6 +35,8 @@ from common.keys import is_sealed
 from common.messages import (
     PROTOCOL,
     Answer,
+    BalanceAsk,
+    BalanceReply,
     DeployAsk,
     DeployReply,
     EvaluateAsk,
@@ -62,7 +65,7 @@ from edge_client.client_folder import pinned_seal
 from edge_client.exemplars import ExemplarStore
 from edge_client.oversampling import oversampled
 from edge_client.policy import read_policy
-from edge_client.reporting import judged_on, reported
+from edge_client.reporting import judged_on, objection_to_balancing, reported
 from edge_client.run_rounds import SiteRounds
 from edge_client.service import BELOW_MINIMUM, DOES_NOT_FIT, EdgeClient, EdgeSettings
 from edge_client.site import SiteData, SiteFolder, relabelled
@@ -83,6 +86,7 @@ def answer(instruction: Instruction, folder: SiteFolder) -> Answer:
     tasks: dict[type, Callable[..., Answer]] = {
         HandshakeAsk: handshake,
         TrainAsk: train_if_allowed,
+        BalanceAsk: balance,
         EvaluateAsk: evaluate,
         DeployAsk: deploy,
         ShareAsk: share,
@@ -190,7 +194,7 @@ def train(instruction: Instruction, ask: TrainAsk, folder: SiteFolder, data: Sit
     return Answer(reply.model_dump_json(), arrays=result.weights)
 
 
-def training_cases(ask: TrainAsk, folder: SiteFolder, data: SiteData) -> Cases:
+def training_cases(ask: TrainAsk | BalanceAsk, folder: SiteFolder, data: SiteData) -> Cases:
     """The site's training cases, with SMOTE's if asked, and the journal's up to the round before.
 
     Of the journal's nothing is made: they are others in every round, and making takes minutes.
@@ -204,12 +208,36 @@ def training_cases(ask: TrainAsk, folder: SiteFolder, data: SiteData) -> Cases:
         if case.code in ask.classes and case.lesion_id not in held_back
     ]
     cases = relabelled(data.train, data.classes, ask.classes)
-    if ask.balance == "smote":
+    if isinstance(ask, TrainAsk) and ask.balance == "smote":
         cases = oversampled(cases, ask.classes, data.name, ask.smote_share, folder.path)
     parts = [cases]
     if learned:
         parts.append(_as_cases(learned, ask.classes))
     return Cases.concatenate(parts)
+
+
+def balance(
+    instruction: Instruction, ask: BalanceAsk, folder: SiteFolder, data: SiteData
+) -> Answer:
+    """How the global network answers the site's training cases, summed over each class.
+
+    Classes with fewer cases than the policy reports of are left out.
+    """
+    started = time.perf_counter()
+    policy = read_policy(folder.path)
+    if why := objection_to_balancing(policy):
+        raise SiteRefused("declined", why)
+    net = network(ask.phase, ask.config, len(ask.classes))
+    net.set_weights(instruction.arrays)
+    cases = training_cases(ask, folder, data)
+    answers = answers_by_class(net.logits(cases.images), cases.labels)
+    told = answers.of_large_classes(policy.reporting.min_cases_per_class)
+    reply = BalanceReply(
+        counts=tuple(told.counts.tolist()),
+        shares=tuple(map(tuple, told.shares.tolist())),
+        seconds=time.perf_counter() - started,
+    )
+    return Answer(reply.model_dump_json())
 
 
 def evaluate(

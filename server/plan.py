@@ -75,12 +75,15 @@ class RunPlan(BaseModel):
     all_symmetries : bool
         Whether sites answer by the mean over an image's eight symmetries, unless their policies
         say otherwise.
-    site_weights : "classes" or "cases"
+    site_weights : "cases" or "classes"
         What a site's update counts by, see `server.site_weights`; FedMedian, FedTrimmedAvg and
         Krum weigh all sites alike.
     average : float
         Share of a phase's rounds, its last ones, whose networks' mean the phase ends with; 0 for
         the last round's network alone.
+    class_offsets : bool
+        With ``balance`` "prior": whether each phase ends with the offsets of the classes' logits by
+        which the network answers all classes alike, see `server.class_offsets`.
     deploy_every : int
         Every so many rounds, and after the last one of each phase, an Akida program is made and
         deployed; the rounds between only train and evaluate, and what arrives at a site waits.
@@ -121,8 +124,9 @@ class RunPlan(BaseModel):
     compression: Compression = "none"
     class_prior: Literal["pooled", "site"] = "pooled"
     freeze_batch_norm: float = Field(default=0.25, ge=0, le=1)
-    site_weights: Literal["classes", "cases"] = "classes"
+    site_weights: Literal["cases", "classes"] = "cases"
     average: float = Field(default=0.25, ge=0, le=1)
+    class_offsets: bool = True
     deploy_every: int = Field(default=1, ge=1)
     all_symmetries: bool = False
     strategy: Literal[
@@ -175,6 +179,10 @@ class RunPlan(BaseModel):
         length = self.float_rounds if is_float else self.qat_rounds
         last = self.float_rounds if is_float else self.rounds
         return round_number > last - rounds_averaged(self.average, length)
+
+    def balances(self, round_number: int) -> bool:
+        """Whether a round, counted from 1, ends with offsets of its network's logits."""
+        return self.class_offsets and self.balance == "prior" and self.ends_phase(round_number)
 
     def ends_phase(self, round_number: int) -> bool:
         """Whether a round, counted from 1, is the last of its phase."""

@@ -94,7 +94,7 @@ def _site(
     }
 
 
-_ORDER = {"train": 1, "evaluate": 2, "deploy": 3, "share": 4, "final": 5}
+_ORDER = {"train": 1, "balance": 2, "evaluate": 3, "deploy": 4, "share": 5, "final": 6}
 
 
 def _said(result: SiteResult | None, record: RunRecord | None) -> str:

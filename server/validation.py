@@ -10,12 +10,14 @@ from typing import get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from common.answers_by_class import AnswersByClass
 from common.classes import ClassMap, is_code
 from common.compression import decompress
 from common.errors import SiteRefused
 from common.messages import (
     PROTOCOL,
     Answer,
+    BalanceReply,
     DeployReply,
     EvaluateReply,
     FinalReply,
@@ -184,6 +186,26 @@ def check_arrays(arrays: Mapping[str, NDArray[np.float32]], expected: Shapes) ->
         if fault := fault_of(name, array):
             code, what = fault
             raise SiteRefused(code, f"array {name} has {what}")
+
+
+def check_balance(
+    answer: Answer, n_classes: int, n_cases: int
+) -> tuple[BalanceReply, AnswersByClass]:
+    """Answers to training cases by class whose probabilities add up.
+
+    ``n_cases`` is the number of training cases that the site reported at the handshake, and of
+    those learned since.
+    """
+    reply = parsed(answer, BalanceReply)
+    if len(reply.counts) != n_classes or any(len(row) != n_classes for row in reply.shares):
+        raise SiteRefused("unknown-class", "answers for other classes than the run has")
+    counts = np.array(reply.counts, np.int64)
+    shares = np.array(reply.shares, np.float64).reshape(-1, n_classes)
+    if counts.sum() > n_cases + FEW:
+        raise SiteRefused("counts", "answers to more cases than it reported before")
+    if len(shares) != n_classes or not np.allclose(shares.sum(axis=1), counts, rtol=1e-6):
+        raise SiteRefused("counts", "probabilities that do not add up to the cases")
+    return reply, AnswersByClass(counts, shares)
 
 
 def check_evaluation(

@@ -37,11 +37,11 @@ _OPTIONS = [
     ),
     click.option(
         "--site-weights",
-        default="classes",
+        default="cases",
         show_default=True,
-        type=click.Choice(["classes", "cases"]),
-        help="What a site's update counts by: its part in each class's cases, all classes alike, "
-        "or its cases.",
+        type=click.Choice(["cases", "classes"]),
+        help="What a site's update counts by: its cases, or its part in each class's cases, all "
+        "classes alike.",
     ),
     click.option(
         "--average",
@@ -49,6 +49,13 @@ _OPTIONS = [
         show_default=True,
         help="Share of each phase's rounds, its last ones, whose networks' mean the phase ends "
         "with; 0: the last round's network.",
+    ),
+    click.option(
+        "--class-offsets/--no-class-offsets",
+        default=True,
+        show_default=True,
+        help="Whether each phase ends with offsets of the classes' logits by which the network "
+        "answers all classes alike; with --balance prior.",
     ),
     click.option(
         "--event-penalty",

@@ -16,7 +16,9 @@ from server.run_control import Control, read_control, run_names
 from server.server_settings import ServerFolder
 from server.step_times import steps_of
 
-_ORDER = {"handshake": 0, "train": 1, "evaluate": 2, "deploy": 4, "share": 5, "final": 6}
+_ORDER = {
+    "handshake": 0, "train": 1, "balance": 2, "evaluate": 3, "deploy": 4, "share": 5, "final": 6
+}  # fmt: skip
 
 
 @dataclass(frozen=True)

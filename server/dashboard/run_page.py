@@ -28,7 +28,7 @@ from server.report.readings import (
 from server.report.view import Cell, Table, count, duration, estimate, size, words
 from server.run_control import run_names
 
-_STEPS = ("handshake", "train", "evaluate", "deploy", "share", "final")
+_STEPS = ("handshake", "train", "balance", "evaluate", "deploy", "share", "final")
 _EVENTS_SHOWN = 15
 _WARNINGS_SHOWN = 10
 _METRIC_COLUMNS = (

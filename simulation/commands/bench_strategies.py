@@ -70,12 +70,16 @@ def strategies() -> None:
     help="Share of the float network's answers in the targets of quantization-aware rounds.",
 )  # fmt: skip
 @click.option(
-    "--site-weights", type=click.Choice(["classes", "cases"]), default="classes",
+    "--site-weights", type=click.Choice(["cases", "classes"]), default="cases",
     show_default=True, help="What a site's update counts by; robust strategies weigh all alike.",
 )  # fmt: skip
 @click.option(
     "--average", type=click.FloatRange(0, 1), default=0.25, show_default=True,
     help="Share of each phase's rounds whose networks' mean the phase ends with.",
+)  # fmt: skip
+@click.option(
+    "--class-offsets/--no-class-offsets", default=True, show_default=True,
+    help="Whether each phase ends with offsets by which the network answers all classes alike.",
 )  # fmt: skip
 @click.option(
     "--compression", type=click.Choice(COMPRESSIONS), default="none", show_default=True,

@@ -18,6 +18,8 @@ from hypothesis import strategies as st
 from common.errors import SettingsError, SiteRefused, StateDamaged
 from common.messages import (
     Answer,
+    BalanceAsk,
+    BalanceReply,
     DeployAsk,
     DeployReply,
     EvaluateAsk,
@@ -364,6 +366,30 @@ def evaluated(*per_class: int) -> tuple[Instruction, Answer]:
     return Instruction("evaluate", ask), Answer(text)
 
 
+def balanced(*per_class: int) -> tuple[Instruction, Answer]:
+    shares = np.diag(np.array(per_class, float)).tolist()
+    reply = BalanceReply(counts=per_class, shares=shares, seconds=1.0)
+    return Instruction("balance", BalanceAsk(**ASK, phase="qat")), Answer(reply.model_dump_json())
+
+
+@pytest.mark.parametrize(
+    ("policy", "why"),
+    [
+        (limits(training={"take_part": False}), "take_part = false"),
+        (limits(privacy={"clip_norm": 1.0, "epsilon": 1.0}), "privacy budget"),
+    ],
+)
+def test_how_training_cases_are_answered_is_not_told(
+    policy: Policy, why: str, tmp_path: Path
+) -> None:
+    said = balanced(20, 0, 30)
+    assert allowed(*said, Policy(), tmp_path) is said[1]
+    assert contents(*said) == {"answers by class", "counts", "times"}
+    with pytest.raises(SiteRefused, match=why) as caught:
+        allowed(*said, policy, tmp_path)
+    assert caught.value.code == "declined"
+
+
 def test_an_allowed_answer_is_handed_on_as_it_is(tmp_path: Path) -> None:
     strict = limits(reporting={"min_cases_per_class": 10})
     for policy in (Policy(), strict):
@@ -385,6 +411,7 @@ def test_neurons_that_came_into_an_answer_are_taken_out(tmp_path: Path) -> None:
     "said",
     [
         evaluated(10, 9, 10),
+        balanced(10, 9, 10),
         deployed(9),
         deployed(old_after=(0, 9)),
         deployed(new_before=(1, 1)),

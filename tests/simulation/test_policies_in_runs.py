@@ -20,6 +20,7 @@ from common.flower_records import (
 from common.messages import (
     PROTOCOL,
     Answer,
+    BalanceReply,
     DeployReply,
     HandshakeAsk,
     HandshakeReply,
@@ -36,6 +37,7 @@ from edge_client.service import EdgeClient
 from edge_client.site import SiteFolder
 from edge_client.site_tasks import answer, train
 from edge_client.training_time import SPENT
+from server.class_offsets import STEPS
 from server.history.records import RunRecord
 from server.validation import check_deployment
 from simulation.sites import NewClass
@@ -111,7 +113,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     out = tmp_path_factory.mktemp("policies")
     # Batch norm's statistics are most of an update, so they are what there is to clip.
     rounds = {"float_rounds": 2, "qat_rounds": 0, "freeze_batch_norm": 1.0}
-    folder = create_tiny(out, data, **rounds, local_epochs=2, all_symmetries=True)
+    folder = create_tiny(
+        out, data, **rounds, local_epochs=2, all_symmetries=True, class_offsets=True
+    )
     homes = [folder / "sites" / f"site-{n}" for n in range(1, 5)]
     for site, text in POLICIES.items():
         (folder / "sites" / site / POLICY).write_text(text)
@@ -136,6 +140,19 @@ def test_a_site_that_declines_costs_itself_the_round_and_not_the_run(run: Finish
     assert f"train: {reason}" in {e.message for e in events}
     assert all(r.accepted for r in results(run, "evaluate", AWAY))
     assert not [e for e in run.listener.of(AWAY, "train") if e.answer.arrays]
+
+
+def test_who_does_not_train_or_adds_noise_tells_nothing_of_training_cases(run: Finished) -> None:
+    """NOISY has a privacy budget from the second round on, which is the phase's last."""
+    for site in (AWAY, NOISY):
+        (found,) = results(run, "balance", site)
+        assert found.reason == "declined: the site's policy does not allow this reply"
+        assert len(run.listener.of(site, "balance")) == 1  # and is not asked again
+    told = [e.answer for e in run.listener.of(DISCREET, "balance")]
+    assert len(told) == STEPS
+    counts = BalanceReply.model_validate_json(told[0].reply).counts
+    assert sum(counts) > 0 and all(n == 0 or n >= FEWEST for n in counts)
+    assert any(e.kind == "balanced" for e in run.record.events)
 
 
 def test_a_site_whose_minimum_no_program_reaches_has_none_in_service(run: Finished) -> None:

@@ -255,6 +255,8 @@ def _command(row: Row, plan: RunPlan, options: Options) -> str:
         if used and value != RunPlan.model_fields[name].default:
             shown = value if isinstance(value, str) else f"{value:g}"
             text += f" --{name.replace('_', '-')} {shown}"
+    if not plan.class_offsets:
+        text += " --no-class-offsets"
     if options.initial != PRETRAINED:
         known = options.initial == RANDOM
         text += f" --initial {options.initial if known else Path(options.initial).name}"
