@@ -29,6 +29,7 @@ SOURCES := rosendahl vidir_modern vidir_molemax vienna_dias
 LAYOUTS := source dirichlet:10:0.1 dirichlet:10:0.3 dirichlet:10:1 iid:10 \
 	dirichlet:50:0.1 dirichlet:50:0.3 dirichlet:50:1 iid:50
 STRATEGIES := fedavg fedprox fedadam fedyogi fedmedian fedtrimmedavg krum
+# An OUT of an earlier version has other defaults' runs by these names: take a new one.
 # Defaults of before: a phase ended with its last network, without offsets of the classes; then sites
 # counted by classes; at first quantized rounds learned labels.
 CASES := --average 0 --no-class-offsets

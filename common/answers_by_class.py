@@ -30,8 +30,16 @@ class AnswersByClass:
         return AnswersByClass(self.counts + other.counts, self.shares + other.shares)
 
     def of_large_classes(self, fewest: int) -> "AnswersByClass":
-        """Without the cases of classes that have fewer than ``fewest``."""
+        """Without the cases of classes that have fewer than ``fewest``.
+
+        Who knows the number of all cases could tell how many are hidden; so that these are no fewer
+        either, the smallest of the other classes are left out too.
+        """
         kept = self.counts >= fewest
+        for smallest in np.argsort(self.counts, kind="stable"):
+            if not 0 < self.counts[~kept].sum() < fewest:
+                break
+            kept[smallest] = False
         return AnswersByClass(
             np.where(kept, self.counts, 0), np.where(kept[:, None], self.shares, 0.0)
         )

@@ -33,7 +33,8 @@ MOST = 3.0
 def next_offsets(offsets: NDArray[np.float64], answers: AnswersByClass) -> NDArray[np.float64]:
     """Offsets, float64 (n_classes,), one step on from those that ``answers`` were given with.
 
-    The mean of the offsets of the classes that have `FEWEST` cases is 0, as is each other one.
+    The offsets of the classes that have `FEWEST` cases have the mean 0 but where one is at the
+    limit; all others are 0.
     """
     chosen = np.flatnonzero(answers.counts >= FEWEST)
     found = np.zeros(len(offsets))
@@ -43,7 +44,9 @@ def next_offsets(offsets: NDArray[np.float64], answers: AnswersByClass) -> NDArr
     means = means[:, chosen]
     answered = means.mean(axis=0)
     curvature = np.diag(answered) - means.T @ means / len(chosen)
-    step = np.linalg.pinv(curvature, hermitian=True) @ (answered.mean() - answered)
-    moved = offsets[chosen] + np.clip(step, -MOST, MOST)
+    # Where all classes have cases it is singular along equal offsets, up to rounding.
+    inverse = np.linalg.pinv(curvature, rcond=1e-9, hermitian=True)
+    step = inverse @ (answered.mean() - answered)
+    moved = offsets[chosen] + np.clip(step - step.mean(), -MOST, MOST)
     found[chosen] = np.clip(moved - moved.mean(), -MOST, MOST)
     return found

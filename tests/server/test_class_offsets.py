@@ -84,16 +84,38 @@ def test_sums_of_sites_are_those_of_all_cases() -> None:
     np.testing.assert_allclose(whole.shares.sum(axis=1), whole.counts)
 
 
-def test_classes_that_are_hidden_have_zeros() -> None:
-    logits, labels = drawn(4, 3, 1.0)
-    kept = np.concatenate([np.flatnonzero(labels != 1), np.flatnonzero(labels == 1)[:4]])
-    whole = answers_by_class(logits[kept], labels[kept])
-    told = whole.of_large_classes(5)
-    assert told.counts[1] == 0 and not told.shares[1].any()
-    for c in (0, 2):
-        assert told.counts[c] == whole.counts[c]
-        np.testing.assert_array_equal(told.shares[c], whole.shares[c])
-    np.testing.assert_array_equal(whole.of_large_classes(4).shares, whole.shares)
+@given(st.lists(st.integers(0, 30), min_size=2, max_size=6), st.integers(0, 20))
+def test_hidden_classes_have_zeros_and_cannot_be_counted(counts: list[int], fewest: int) -> None:
+    rng = np.random.default_rng(sum(counts))
+    labels = np.repeat(np.arange(len(counts)), counts)
+    logits = rng.normal(size=(len(labels), len(counts))).astype(np.float32)
+    whole = answers_by_class(logits, labels) if len(labels) else None
+    if whole is None:
+        return
+    told = whole.of_large_classes(fewest)
+    kept = told.counts > 0
+    assert (told.counts[kept] >= fewest).all() and not told.shares[~kept].any()
+    np.testing.assert_array_equal(told.counts[kept], whole.counts[kept])
+    np.testing.assert_array_equal(told.shares[kept], whole.shares[kept])
+    hidden = (whole.counts - told.counts).sum()
+    assert hidden == 0 or hidden >= fewest or not kept.any()
+    if whole.counts[whole.counts > 0].min() >= fewest:
+        assert hidden == 0
+
+
+@pytest.mark.parametrize("margin", [6.0, 10.0, 20.0])
+def test_a_network_that_is_sure_of_its_cases_gets_sensible_offsets(margin: float) -> None:
+    """Nearly all probability is on the true class, so the curvature is nearly 0."""
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        labels = np.repeat(np.arange(7), rng.integers(FEWEST, 200, 7))
+        logits = rng.normal(size=(len(labels), 7)) + rng.normal(0, 0.5, 7)
+        logits[np.arange(len(labels)), labels] += margin
+        offsets = offsets_of(logits.astype(np.float32), labels, STEPS)
+        assert abs(offsets.mean()) < 1e-9
+        moved = (logits + offsets).astype(np.float32)
+        before, after = answered(logits.astype(np.float32), labels), answered(moved, labels)
+        assert np.abs(after - 1 / 7).max() <= np.abs(before - 1 / 7).max() + 1e-9
 
 
 def test_a_class_with_few_cases_keeps_its_logits_and_moves_no_others() -> None:

@@ -41,9 +41,9 @@ def test_a_run_killed_three_times_ends_like_one_that_was_not(
 
 def test_a_run_killed_while_neurons_are_shared_ends_like_one_that_was_not(tmp_path: Path) -> None:
     data = {"new_class": NewClass(code="bcc", round=1, site="site-1")}
-    whole = run_tiny(tmp_path / "whole", data)
+    whole = run_tiny(tmp_path / "whole", data, class_offsets=True)
     assert any(event.kind == "neurons-merged" for event in record_of(whole).events)
-    folder = create_tiny(tmp_path, data)
+    folder = create_tiny(tmp_path, data, class_offsets=True)
     process = start(folder)
     while position_of(folder) != "1/share" and process.poll() is None:
         time.sleep(0.005)
