@@ -8,15 +8,11 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime
 
-import numpy as np
-
-from common.answers_by_class import AnswersByClass
 from common.bundle import FLOAT, PROGRAM, QUANTIZED, Bundle, load_bundle, save_bundle
 from common.data.balance import pooled_class_shares
 from common.errors import ConversionRefused, FedqanaError, SiteRefused
 from common.messages import (
     Answer,
-    BalanceAsk,
     DeployAsk,
     DeployReply,
     EvaluateAsk,
@@ -32,9 +28,9 @@ from common.qana.weights import NamedWeights, grow_head, trained_part
 from common.score_counts import ScoreCounts
 from common.seeds import derive_seed
 from common.update_reach import optimizer_steps
-from server import class_offsets
 from server.accepted_sites import AcceptedSites
 from server.averaging import with_next
+from server.balancing import balanced
 from server.bundle_delivery import files_for_sites, sign_folder
 from server.checkpoint import DONE, FINAL, CheckpointFile, RunState, steps_of_round
 from server.class_registry import grow_moments, newly_met, registered_counts
@@ -56,7 +52,6 @@ from server.step_times import CHECKPOINT, StepTimes
 from server.train_ask import train_ask
 from server.transport import Transport
 from server.validation import (
-    check_balance,
     check_deployment,
     check_evaluation,
     check_final,
@@ -67,7 +62,6 @@ from server.validation import (
 
 Update = tuple[TrainReply, NamedWeights]
 _TRAIN_ATTEMPTS = 2
-_HEAD_BIAS = "head/bias"
 
 
 class Coordinator:
@@ -236,57 +230,16 @@ class Coordinator:
         state.mean_network, state.mean_rounds = {}, 0
         return mean
 
-    def _balance(self) -> None:
-        """Make the head answer all classes alike, by what it answers the sites' training cases.
-
-        Below the quorum the head stays as it is: the network is usable without.
-        """
-        plan, state = self._plan, self._state
-        phase, n_classes = plan.phase(state.round), len(state.classes)
-        ask = BalanceAsk(
-            run=plan.run,
-            round=state.round,
-            phase=phase,
-            classes=state.classes,
-            config=plan.config,
-        )
-        weights = state.floating if phase == "float" else state.quantized
-        offsets, before, sites = np.zeros(n_classes), weights[_HEAD_BIAS], state.sites
-        for _ in range(class_offsets.STEPS):
-            replies = self._sites.ask(
-                "balance",
-                state.round,
-                {site: Instruction("balance", ask, arrays=weights) for site in sites},
-                lambda site, answer: check_balance(
-                    answer,
-                    n_classes,
-                    self._sites.reported_by(site).n_train + state.learned.get(site, 0),
-                ),
-            )
-            if len(replies) < (needed := self._sites.quorum(state.sites)):
-                text = (
-                    f"{len(replies)} of {needed} needed answers by class; the head stays as it is"
-                )
-                self._log.event("not-balanced", text, state.round)
-                return
-            pooled = AnswersByClass(np.zeros(n_classes, np.int64), np.zeros((n_classes, n_classes)))
-            for site in sorted(replies):
-                pooled = pooled + replies[site][1]
-            offsets = class_offsets.next_offsets(offsets, pooled)
-            sites = tuple(sorted(replies))  # one that declined is not asked again
-            weights = {**weights, _HEAD_BIAS: (before + offsets).astype(np.float32)}
-        if phase == "float":
-            state.floating = weights
-        else:
-            state.quantized = weights
-        shown = ", ".join(f"{c} {o:+.2f}" for c, o in zip(state.classes, offsets, strict=True))
-        self._log.event("balanced", f"class offsets: {shown}", state.round)
-
     def _evaluate(self) -> str:
         plan, state = self._plan, self._state
-        if plan.balances(state.round):
-            self._balance()
         phase = plan.phase(state.round)
+        weights = state.floating if phase == "float" else state.quantized
+        if plan.balances(state.round):
+            weights = balanced(weights, plan, state, self._sites, self._log)
+            if phase == "float":
+                state.floating = weights
+            else:
+                state.quantized = weights
         calibrate = phase == "float" and plan.deploys(state.round)
         ask = EvaluateAsk(
             run=plan.run,
@@ -296,7 +249,6 @@ class Coordinator:
             config=plan.config,
             calibrate=calibrate,
         )
-        weights = state.floating if phase == "float" else state.quantized
         n_layers = len(chain_names(plan.config))
         replies = self._sites.ask(
             "evaluate",
