@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from common.calibration import probabilities
+
 
 @dataclass(frozen=True)
 class AnswersByClass:
@@ -54,8 +56,6 @@ def answers_by_class(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> 
     labels : int64 array, shape (n,)
     """
     n_classes = logits.shape[1]
-    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
-    odds = np.exp(shifted)
     shares = np.zeros((n_classes, n_classes))
-    np.add.at(shares, labels, odds / odds.sum(axis=1, keepdims=True))
+    np.add.at(shares, labels, probabilities(logits))
     return AnswersByClass(np.bincount(labels, minlength=n_classes).astype(np.int64), shares)
