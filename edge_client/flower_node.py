@@ -5,6 +5,10 @@ firewall cuts it, for a certificate that does not fit, and gives up. Its main th
 an error, but the thread of its local API keeps the process alive, which does nothing from then on.
 Here such a connection is tried again as any other, and when the main thread ends the process
 does; `fedqana client start` starts it again.
+
+Its heartbeat is a thread that ends for good at any answer but the ones it knows, such as the 500 of
+a server whose disk is full; the site would be taken for offline from then on. Here that is a beat
+that failed.
 """
 
 import os
@@ -14,9 +18,11 @@ os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
 
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 import httpx
+from flwr.supercore.heartbeat import HeartbeatSender
 from flwr.supernode import fleet_http_connection
 from flwr.supernode.cli.flower_supernode import flower_supernode
 
@@ -51,9 +57,33 @@ def patient_invoker() -> Any:
     return invoker
 
 
+class PatientHeartbeat(HeartbeatSender):
+    """Flower's heartbeat, which a server's error delays and does not end.
+
+    Where the server refuses the node or does not know it, the process ends to begin anew.
+    """
+
+    def __init__(self, heartbeat_fn: Callable[[], bool]) -> None:
+        def beat() -> bool:
+            try:
+                return heartbeat_fn()
+            except httpx.HTTPStatusError as error:
+                status = error.response.status_code
+                if status == httpx.codes.UNAUTHORIZED:  # Flower has asked the process to end
+                    raise
+                print(f"WARNING: the server did not take a heartbeat (HTTP {status})", flush=True)
+                return False
+            except Exception as error:
+                print(f"ERROR: the heartbeat ended: {type(error).__name__}", flush=True)
+                os._exit(_FAILED)
+
+        super().__init__(beat)
+
+
 def main() -> None:
     """Run the SuperNode with this process's arguments; the process ends with it."""
     fleet_http_connection.make_simple_http_retry_invoker = patient_invoker
+    fleet_http_connection.HeartbeatSender = PatientHeartbeat
     status = 0
     try:
         flower_supernode()

@@ -28,10 +28,10 @@ import psutil
 from flwr.app import Context, Message
 from flwr.app.error import Error
 from flwr.common.constant import ErrorCode, SubStatus
-from flwr.proto.runtime_pb2 import AcquireTaskRequest
+from flwr.proto.runtime_pb2 import AcquireTaskRequest, SendTaskHeartbeatRequest
 from flwr.supercore.constant import TaskType
 from flwr.supercore.fab import Fab
-from flwr.supercore.heartbeat import HeartbeatSender, make_task_heartbeat_fn_http
+from flwr.supercore.heartbeat import HeartbeatSender
 from flwr.supercore.interceptors import (
     RuntimeTokenHttpInterceptor,
     RuntimeVersionHttpInterceptor,
@@ -59,6 +59,7 @@ _PULL_LOOK_SECONDS = 1.0
 
 _POLL_SECONDS = 0.25
 _LONGEST_PAUSE = 5.0
+_GIVEN_UP = 1
 _ACQUIRE = "/flwr.proto.Runtime/AcquireTask"
 
 
@@ -125,7 +126,9 @@ class Runner:
             ],
             retry_invoker=make_simple_http_retry_invoker(),
         )
-        heartbeat = HeartbeatSender(make_task_heartbeat_fn_http(client))
+        over = threading.Event()
+        heartbeat = HeartbeatSender(lambda: self._beat(token, over))
+        begun = time.time()
         context: Context | None = None
         status, instead = SubStatus.FAILED, ""
         try:
@@ -149,8 +152,9 @@ class Runner:
         except Exception:
             # Without a reply the node waits for one for ever: it is to start anew.
             log.exception("an answer could not be handed over; the node starts anew")
-            self._end_node()
+            self._end_node(begun)
         finally:
+            over.set()
             push_task_output(client=client, context=context, sub_status=status, details="")
             if heartbeat.is_running:
                 heartbeat.stop()
@@ -205,12 +209,45 @@ class Runner:
         )
         return Message(Error(code, reason), reply_to=message)
 
-    def _end_node(self) -> None:
-        """Ask this site's SuperNode to end; its supervisor starts it again."""
+    def _beat(self, token: str, over: threading.Event) -> bool:
+        """Tell the node that its task is being worked on; whether it heard.
+
+        A node that was started anew does not know the task, and nobody waits for its answer: the
+        process ends with it, be it in the middle of a training, and is there for the next one.
+        """
+        client = RuntimeHttpClient.from_server_address(
+            server_address=self._address,
+            insecure=True,
+            root_certificates=None,
+            interceptors=[
+                RuntimeVersionHttpInterceptor(component_name="flwr-clientapp"),
+                RuntimeTokenHttpInterceptor(token),
+            ],
+        )
+        try:
+            known = bool(client.SendTaskHeartbeat(SendTaskHeartbeatRequest()).success)
+        except httpx.HTTPStatusError as error:
+            known = error.response.status_code != httpx.codes.UNAUTHORIZED
+            if known:
+                return False
+        except (httpx.HTTPError, OSError):
+            return False
+        finally:
+            client.close()
+        if not known and not over.is_set():
+            log.warning("the node has started anew: what was under way is given up")
+            logging.shutdown()
+            os._exit(_GIVEN_UP)
+        return True
+
+    def _end_node(self, begun: float) -> None:
+        """Ask the SuperNode that gave a task then to end; its supervisor starts it again."""
         for process in psutil.process_iter():
             try:
-                line = process.cmdline()
+                line, started = process.cmdline(), process.create_time()
             except psutil.Error:
+                continue
+            if started > begun:  # another one, which knows nothing of the task
                 continue
             if "edge_client.flower_node" in line and str(self._home) in " ".join(line):
                 process.terminate()
