@@ -1,5 +1,6 @@
 """Newly labelled cases of a site and corrections of their labels, on disk before acknowledged."""
 
+import io
 import json
 import os
 import struct
@@ -7,6 +8,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +33,21 @@ class LabelledCase:
     code: str
     round: int
     image: NDArray[np.uint8]
+
+    @property
+    def facts(self) -> "CaseFacts":
+        """All of it but the image."""
+        return CaseFacts(self.case_id, self.lesion_id, self.code, self.round)
+
+
+@dataclass(frozen=True)
+class CaseFacts:
+    """A case without its image, as `LabelledCase`."""
+
+    case_id: str
+    lesion_id: str
+    code: str
+    round: int
 
 
 @dataclass(frozen=True)
@@ -70,16 +87,18 @@ class CaseJournal:
                 path.touch()
                 sync_folder(path.parent)
         self._starts: dict[str, int] = {}
+        self._facts: dict[str, CaseFacts] = {}
         self._codes: dict[str, str | None] = {}
         self.corrections = 0
         self._length = 0
-        for end, payload in _records(self._content(), path):
+        for end, payload in self._records():
             record = _decoded(payload)
             if isinstance(record, _Correction):
                 self._codes[record.case_id] = record.code
                 self.corrections += 1
             else:
                 self._starts[record.case_id] = self._length
+                self._facts[record.case_id] = record.facts
             self._length = end
         if not read_only and path.stat().st_size > self._length:
             with writing_to(path), path.open("r+b") as stream:
@@ -100,6 +119,7 @@ class CaseJournal:
         if case.case_id in self._starts:
             return False
         self._starts[case.case_id] = self._write(_encoded(case))
+        self._facts[case.case_id] = case.facts
         return True
 
     def correct(self, case_id: str, code: str | None) -> bool:
@@ -133,9 +153,7 @@ class CaseJournal:
         """The case of this id, None where it is forgotten; KeyError where there never was one."""
         with self._path.open("rb") as stream:
             stream.seek(self._starts[case_id])
-            header = stream.read(_HEADER.size)
-            length = _HEADER.unpack(header)[1]
-            payload = _record_at(header + stream.read(length), 0)
+            payload = _next_record(stream)
         if payload is None:
             raise StateDamaged(
                 f"{self._path} was changed at byte {self._starts[case_id]}; restore it from a "
@@ -143,12 +161,27 @@ class CaseJournal:
             )
         return self._corrected(_decoded(payload))
 
-    def cases(self, up_to_round: int | None = None) -> list[LabelledCase]:
-        """Cases in order of arrival, those of later rounds than ``up_to_round`` left out."""
-        content = self._content()[: self._length]
-        found = [self._corrected(_decoded(p)) for _, p in _records(content, self._path)]
-        cases = [case for case in found if case is not None]
-        return [c for c in cases if up_to_round is None or c.round <= up_to_round]
+    def cases(self, up_to_round: int | None = None) -> Iterator[LabelledCase]:
+        """Cases in order of arrival, those of later rounds than ``up_to_round`` left out.
+
+        Read one after the other: all pictures of years would not fit a small machine's memory.
+        """
+        for end, payload in self._records():
+            if end > self._length:
+                return
+            case = self._corrected(_decoded(payload))
+            if case is not None and (up_to_round is None or case.round <= up_to_round):
+                yield case
+
+    def facts(self, up_to_round: int | None = None) -> list[CaseFacts]:
+        """What `cases` would give, without the images."""
+        codes = {name: self._codes.get(name, known.code) for name, known in self._facts.items()}
+        return [
+            replace(known, code=code)
+            for name, known in self._facts.items()
+            if (code := codes[name]) is not None
+            and (up_to_round is None or known.round <= up_to_round)
+        ]
 
     def _corrected(self, record: "LabelledCase | _Correction") -> LabelledCase | None:
         """A case as it counts now; None for a correction and for a case that is forgotten."""
@@ -157,40 +190,43 @@ class CaseJournal:
         code = self._codes.get(record.case_id, record.code)
         return None if code is None else replace(record, code=code)
 
-    def _content(self) -> bytes:
+    def _records(self) -> Iterator[tuple[int, bytes]]:
+        """Whole records as (end position, payload); StateDamaged where one follows a broken one."""
         try:
-            return self._path.read_bytes()
+            stream = self._path.open("rb")
         except FileNotFoundError:  # read only, and nothing was learned yet
-            return b""
+            return
+        with stream:
+            position = 0
+            while (payload := _next_record(stream)) is not None:
+                position += _HEADER.size + len(payload)
+                yield position, payload
+            stream.seek(position)
+            _require_no_record(stream.read(), position, self._path)
 
 
-def _records(content: bytes, path: Path) -> Iterator[tuple[int, bytes]]:
-    """Whole records as (end position, payload); StateDamaged where one follows a broken one."""
-    position = 0
-    while (payload := _record_at(content, position)) is not None:
-        position += _HEADER.size + len(payload)
-        yield position, payload
-    later = content.find(_MAGIC, position + 1)
-    while later >= 0:
-        if _record_at(content, later) is not None:
-            raise StateDamaged(
-                f"{path} is damaged at byte {position}; restore it from a backup, or move it away "
-                "to go on without the cases in it"
-            )
-        later = content.find(_MAGIC, later + 1)
-
-
-def _record_at(content: bytes, position: int) -> bytes | None:
-    """Payload of the whole record at ``position``, else None."""
-    header = content[position : position + _HEADER.size]
+def _next_record(stream: BinaryIO) -> bytes | None:
+    """Payload of the whole record where ``stream`` stands, else None."""
+    header = stream.read(_HEADER.size)
     if len(header) < _HEADER.size:
         return None
     magic, length, crc, header_crc = _HEADER.unpack(header)
     if magic != _MAGIC or zlib.crc32(header[:-4]) != header_crc:
         return None
-    start = position + _HEADER.size
-    payload = content[start : start + length]
+    payload = stream.read(length)
     return payload if len(payload) == length and zlib.crc32(payload) == crc else None
+
+
+def _require_no_record(rest: bytes, position: int, path: Path) -> None:
+    """StateDamaged where a whole record follows a broken one, which is at ``position``."""
+    later = rest.find(_MAGIC, 1)
+    while later >= 0:
+        if _next_record(io.BytesIO(rest[later:])) is not None:
+            raise StateDamaged(
+                f"{path} is damaged at byte {position}; restore it from a backup, or move it away "
+                "to go on without the cases in it"
+            )
+        later = rest.find(_MAGIC, later + 1)
 
 
 def _encoded(case: LabelledCase) -> bytes:

@@ -2,8 +2,9 @@
 
 import hashlib
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,8 @@ from common.files import sha256_of, write_atomically
 from edge_client.case_journal import LabelledCase
 
 PER_CLASS = 100
+_AT_ONCE = 1000
+"""Cases of which the pictures are in memory at once."""
 _HASH_LENGTH = 64
 
 
@@ -50,10 +53,14 @@ class ExemplarStore:
         codes = [classes[label] for label in cases.labels]
         return _chosen(per_class, seed, cases.case_ids, cases.lesion_ids, codes, cases.images)
 
-    def with_cases(self, cases: Sequence[LabelledCase]) -> "ExemplarStore":
-        """This store after newly labelled cases were offered to it."""
-        if not cases:
-            return self
+    def with_cases(self, cases: Iterable[LabelledCase]) -> "ExemplarStore":
+        """This store after newly labelled cases were offered to it, however many."""
+        left, store = iter(cases), self
+        while some := list(islice(left, _AT_ONCE)):
+            store = store._with(some)
+        return store
+
+    def _with(self, cases: Sequence[LabelledCase]) -> "ExemplarStore":
         return _chosen(
             self.per_class,
             self.seed,

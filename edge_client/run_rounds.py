@@ -91,5 +91,5 @@ def _last_round(state_dir: Path) -> int:
     versions = VersionFolder(state_dir)
     rounds = [versions.report(name).round for name in versions.names()]
     journal = CaseJournal(state_dir / "cases.journal", read_only=True)
-    rounds += [case.round for case in journal.cases()]
+    rounds += [case.round for case in journal.facts()]
     return max(rounds, default=0)

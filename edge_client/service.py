@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Collection, Container, Mapping, Sequence
+from collections.abc import Collection, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -407,7 +407,8 @@ class EdgeClient:
             ) from error
         if state.corrections != self.journal.corrections:  # a crash came between the two
             return self._relearned(version, program, before)
-        known = [c for c in self._cases() if c.round < report.round or c.case_id in state.cases]
+        in_head = set(state.cases)
+        known = (c for c in self._cases() if c.round < report.round or c.case_id in in_head)
         store = self._first_store(version).with_cases(known)
         head = ChipHead(
             learner,
@@ -435,10 +436,10 @@ class EdgeClient:
             head.adopt(foreign)
         return serving
 
-    def _cases(self, up_to_round: int | None = None) -> list[LabelledCase]:
+    def _cases(self, up_to_round: int | None = None) -> Iterator[LabelledCase]:
         """The journal's cases, those of held-back lesions left out."""
         cases = self.journal.cases(up_to_round)
-        return [case for case in cases if case.lesion_id not in self._held_back]
+        return (case for case in cases if case.lesion_id not in self._held_back)
 
     def _later_cases(self, first: int, before: int | None) -> list[LabelledCase]:
         """Cases of the rounds from ``first`` on, up to but not including ``before``."""

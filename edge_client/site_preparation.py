@@ -68,7 +68,7 @@ def prepare_site(
     folder = SiteFolder(home)
     before = folder.read() if (home / "site.json").exists() else None
     journal = CaseJournal(folder.state / "cases.journal", read_only=True)
-    taught = {case.lesion_id for case in journal.cases()}
+    taught = {case.lesion_id for case in journal.facts()}
     choice = choice or (before.crop if before else CENTRE)
     crop = crop_of(choice, data=data, cache=home / "boxes", tell=tell)
     parts = _keeping_parts(name, images, classes, size, before, taught, crop)

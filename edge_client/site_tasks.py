@@ -141,7 +141,7 @@ def handshake(
         crop=data.crop.name,
         model_hash=model_hash(ask.config, len(ask.classes)),
         fedqana=__version__,
-        n_train=len(data.train) + len(journal.cases(rounds.number(0))),
+        n_train=len(data.train) + len(journal.facts(rounds.number(0))),
         n_validation=len(data.validation),
         n_test=len(data.test),
     )
@@ -288,7 +288,7 @@ def _deploy(instruction: Instruction, ask: DeployAsk, folder: SiteFolder, data: 
     client = _client(ask, folder, data)
     rounds = _rounds(folder, ask.run)
     number = rounds.number(ask.round)
-    earlier = client.journal.cases(number - 1)
+    earlier = client.journal.facts(number - 1)
     store = ExemplarStore.initial(data.train, data.classes.codes, seed=ask.seed)
     known = relabelled(data.validation, data.classes, card.classes)
     judged = relabelled(judged_on(data), data.classes, card.classes)
@@ -445,7 +445,7 @@ def _taught_since(client: EdgeClient, previous: str | None, data: SiteData, numb
     """Cases that the hospital taught its chip since the version before, beside simulated ones."""
     first = 0 if previous is None else client.round_of(previous)
     arrivals = set(data.arrivals.case_ids)
-    taught = client.journal.cases(number)
+    taught = client.journal.facts(number)
     return sum(case.round >= first and case.case_id not in arrivals for case in taught)
 
 

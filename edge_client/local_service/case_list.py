@@ -5,26 +5,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common.errors import SettingsError
-from edge_client.case_journal import CaseJournal
+from edge_client.case_journal import CaseFacts, CaseJournal
 
 DEFAULT_PAGE, LARGEST_PAGE = 100, 1000
-
-
-@dataclass(frozen=True)
-class ListedCase:
-    """A learned case without its picture."""
-
-    case_id: str
-    code: str
-    round: int
-    lesion_id: str
 
 
 @dataclass(frozen=True)
 class Page:
     """Some cases; ``next_token`` is empty on the last page, ``total`` counts all pages'."""
 
-    cases: tuple[ListedCase, ...]
+    cases: tuple[CaseFacts, ...]
     next_token: str
     total: int
 
@@ -38,16 +28,15 @@ class CaseList:
     def __init__(self, journal: Path) -> None:
         self._path = journal
         self._lock = threading.Lock()
-        self._read: tuple[object, tuple[ListedCase, ...]] = (None, ())
+        self._read: tuple[object, tuple[CaseFacts, ...]] = (None, ())
 
-    def all(self) -> tuple[ListedCase, ...]:
+    def all(self) -> tuple[CaseFacts, ...]:
         """Cases in order of arrival, without the forgotten ones; StateDamaged."""
         with self._lock:
             mark = self._mark()
             if mark != self._read[0]:
-                found = CaseJournal(self._path, read_only=True).cases() if mark else []
-                cases = (ListedCase(c.case_id, c.code, c.round, c.lesion_id) for c in found)
-                self._read = (mark, tuple(cases))
+                found = CaseJournal(self._path, read_only=True).facts() if mark else []
+                self._read = (mark, tuple(found))
             return self._read[1]
 
     def page(self, size: int, token: str) -> Page:

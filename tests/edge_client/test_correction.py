@@ -107,6 +107,7 @@ def test_corrections_in_the_journal(tmp_path: Path) -> None:
         assert first is not None and first.code == "blue"
         assert opened.case(CASES[1].case_id) is None
         assert [c.case_id for c in opened.cases()] == [c.case_id for c in CASES if c != CASES[1]]
+        assert opened.facts() == [case.facts for case in opened.cases()]
         assert len(opened) == len(CASES)
         assert not opened.append(CASES[1])  # known, and forgotten
     assert journal.correct(CASES[1].case_id, "red")  # and remembered again

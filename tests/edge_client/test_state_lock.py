@@ -59,7 +59,7 @@ def test_looking_leaves_an_installation_under_way_alone(tmp_path: Path) -> None:
 
 def test_a_journal_that_is_not_there_is_not_made_by_looking(tmp_path: Path) -> None:
     journal = CaseJournal(tmp_path / "nowhere" / "cases.journal", read_only=True)
-    assert len(journal) == 0 and journal.cases() == []
+    assert len(journal) == 0 and list(journal.cases()) == []
     assert not (tmp_path / "nowhere").exists()
 
 

@@ -77,7 +77,7 @@ class Learner:
     @property
     def learned(self) -> dict[str, str]:
         """Diagnoses by case id; every case once."""
-        cases = CaseJournal(self.path, read_only=True).cases()
+        cases = list(CaseJournal(self.path, read_only=True).cases())
         found = {case.case_id: case.code for case in cases}
         assert len(found) == len(cases)
         return found
