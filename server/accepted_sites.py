@@ -33,6 +33,8 @@ _WAIT_FOR_NODES = 0.5
 _NAMES_SHOWN = 20
 _HANDSHAKE_SECONDS = 120.0
 """A handshake needs no training: a site that does not answer it in time is left out for now."""
+_ASK_AGAIN_SECONDS = 300.0
+"""Waiting for a handshake costs a round some seconds."""
 _HANDSHAKE_EACH = 1.0
 """Seconds for each site at least: a simulation's sites answer one after the other."""
 
@@ -67,7 +69,8 @@ class AcceptedSites:
         self._times = times or StepTimes()
         self._nodes: dict[str, str] = {}
         self._reported: dict[str, HandshakeReply] = {}
-        self._left_out: set[str] = set()
+        self._left_out: dict[str, tuple[str, float]] = {}
+        """Nodes that do not fit: why, and when (monotonic) they are asked again."""
 
     def reported_by(self, site: str) -> HandshakeReply:
         """What a site said of itself at the handshake."""
@@ -90,12 +93,13 @@ class AcceptedSites:
         for absent in sorted(set(known) - set(self._nodes)):
             self._log.event("site-missing", "took part before, is not connected now", site=absent)
         self._tell("handshake", f"{len(self._nodes)} sites: {_named(self._nodes)}", True)
-        return tuple(sorted({*known, *self._nodes}))
+        return self.still_members({*known, *self._nodes})
 
     def newcomers(self) -> tuple[str, ...]:
         """Names of sites that have connected since the last handshake and fit the run.
 
-        Sites approved while the run goes on, and those that were away when it was resumed.
+        Sites approved while the run goes on, those that were away when it was resumed, and those
+        that did not fit some minutes ago: a policy may allow it now, a disk may have space again.
         """
         online = self._transport.nodes()
         registered = self._transport.registered()
@@ -103,19 +107,30 @@ class AcceptedSites:
             gone = [name for name, node in self._nodes.items() if registered.get(node) != name]
             for name in gone:
                 del self._nodes[name]
-        self._left_out &= set(online)  # who comes back may have been mended
-        known = {*self._nodes.values(), *self._left_out}
-        nodes = [node for node in online if node not in known]
+        taking_part, now = set(self._nodes.values()), time.monotonic()
+        nodes = [
+            node
+            for node in online
+            if node not in taking_part and self._left_out.get(node, ("", 0.0))[1] <= now
+        ]
         before = set(self._nodes)
         if nodes:
             self._admit(nodes, _HANDSHAKE_SECONDS)
         return tuple(sorted(set(self._nodes) - before))
 
     def still_members(self, sites: Collection[str]) -> tuple[str, ...]:
-        """Those of ``sites`` that were not revoked; all of them in a simulation."""
+        """Those of ``sites`` that were not revoked; all of them in a simulation.
+
+        QuorumMissed where there is none.
+        """
         registered = self._transport.registered()
         members = set(sites) if registered is None else set(registered.values())
-        return tuple(sorted(members & set(sites)))
+        found = tuple(sorted(members & set(sites)))
+        if not found:
+            raise QuorumMissed(
+                f"no site takes part any more; approve sites, then resume the run {self._plan.run}"
+            )
+        return found
 
     def _admit(self, nodes: list[str], patience: float) -> None:
         """Ask nodes who they are; keep those that fit the run, leave out the others by name."""
@@ -143,12 +158,16 @@ class AcceptedSites:
                 name = reply.site
                 check_handshake(reply, classes, expected_hash, self._plan.crop)
             except SiteRefused as error:
-                # Who did not answer, or for whom the engine did, may answer later.
+                # Who did not answer, or for whom the engine did, may answer with the next round.
                 if error.code != "missing" and not error.code.startswith("engine-error"):
-                    self._left_out.add(node)
+                    again = time.monotonic() + _ASK_AGAIN_SECONDS
+                    before, self._left_out[node] = self._left_out.get(node), (error.code, again)
+                    if before is not None and before[0] == error.code:
+                        continue
                 self._log.event("site-left-out", f"{name}: {error}", site=name)
                 self._log.site(name, reply, f"{error.code}: {error}")
                 continue
+            self._left_out.pop(node, None)
             self._nodes[name] = node
             self._reported[name] = reply
             self._log.site(name, reply)
@@ -158,7 +177,10 @@ class AcceptedSites:
         deadline = time.monotonic() + patience
         while True:
             nodes = self._transport.nodes()
-            if len(nodes) >= self._plan.expected_sites or time.monotonic() > deadline:
+            registered = self._transport.registered()
+            # Some may have been revoked since the run was planned.
+            known = self._plan.expected_sites if registered is None else len(registered)
+            if len(nodes) >= min(known, self._plan.expected_sites) or time.monotonic() > deadline:
                 break
             time.sleep(_WAIT_FOR_NODES)
         if not nodes:
@@ -208,8 +230,11 @@ class AcceptedSites:
         taken = time.monotonic() - started
         usable: dict[str, T] = {}
         refused: dict[str, SiteRefused] = {}
+        registered = self._transport.registered()
         for site in sorted(instructions):
             try:
+                if registered is not None and site not in registered.values():
+                    raise SiteRefused("revoked", "the site was revoked meanwhile")
                 if self._nodes.get(site) not in online:
                     raise SiteRefused("not-connected", "the site is not connected")
                 answer = _answer(deliveries.get(self._nodes[site]), self._plan.deadline)

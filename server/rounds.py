@@ -138,6 +138,7 @@ class Coordinator:
         state = self._state
         while state.step != DONE:
             self._tell(state.step, "")
+            state.sites = self._sites.still_members(state.sites)
             started = time.perf_counter()
             state.started_at = state.started_at or datetime.now(UTC).isoformat()
             outcome = steps[state.step]()

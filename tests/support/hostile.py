@@ -73,10 +73,17 @@ def run_with(
     client: Callable[[Message, Context], Message] = deployed,
     drops: Callable[[Message], bool] | None = None,
     sites: list[Path] | None = None,
+    registered: Callable[[], dict[str, str]] | None = None,
 ) -> None:
-    """Run or resume over the in-process engine with another client or silent nodes."""
+    """Run or resume over the in-process engine with another client or silent nodes.
+
+    ``registered`` gives the approved sites' names by node id, as a deployed server has them.
+    """
     TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, 1, 1
     grid = SilentGrid(client, sites or site_folders(folder))
     if drops:
         grid.drops = drops
-    coordinate(folder, FlowerTransport(grid), default_url(folder.parent))
+    transport = FlowerTransport(grid)
+    if registered:
+        transport.registered = registered  # type: ignore[method-assign]
+    coordinate(folder, transport, default_url(folder.parent))
