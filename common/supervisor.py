@@ -45,6 +45,8 @@ class ProcessSpec:
         How long it may take to end after SIGTERM before it is killed.
     diagnose : callable, optional
         Called when it ended by itself with an error: why, and what to do, in one line for the log.
+    unsaid : re.Pattern, optional
+        Lines that have it are not logged.
     """
 
     name: str
@@ -55,6 +57,7 @@ class ProcessSpec:
     stop_seconds: float = 20.0
     with_parent: int = signal.SIGTERM
     diagnose: Callable[[], str] | None = None
+    unsaid: re.Pattern[str] | None = None
 
 
 class _Kept:
@@ -96,7 +99,8 @@ class _Kept:
         assert process.stdout is not None
         for line in process.stdout:
             text = line.rstrip()
-            if text:
+            unsaid = self.spec.unsaid
+            if text and (unsaid is None or not unsaid.search(text)):
                 _relay_line(self.spec.name, text)
 
     def ended(self) -> int | None:

@@ -25,6 +25,7 @@ from edge_client.client_folder import ClientFolder
 _MOST_AHEAD, _MOST_BEHIND = 5.0, 305.0
 """Seconds by which a site's clock may differ: flwr's SYSTEM_TIME_ and TIMESTAMP_TOLERANCE."""
 
+_PROXY_ALONE = (502, 503, 504)
 _TIMEOUT = httpx.Timeout(connect=10.0, read=30.0, write=30.0, pool=10.0)
 M = TypeVar("M", bound=BaseModel)
 
@@ -91,6 +92,11 @@ class Coordinator:
                 f"the coordinator's server {self._address} cannot be reached: {reason_of(error)}"
             ) from error
         try:
+            if response.status_code in _PROXY_ALONE and not _is_json(response):
+                raise ServerUnreachable(
+                    f"a proxy answers at {self._address}, but the coordinator's server behind it "
+                    f"does not (status {response.status_code}); try later, or tell the coordinator"
+                )
             if response.status_code != 200:
                 refusal = Refusal.model_validate_json(response.content)
                 raise EnrolmentRefused(refusal.refused)
@@ -100,6 +106,11 @@ class Coordinator:
                 f"{self._address} does not answer as a FedQANA server of this version (status "
                 f"{response.status_code}); check the address, and the versions of both sides"
             ) from error
+
+
+def _is_json(response: httpx.Response) -> bool:
+    """Whether FedQANA's server answered, and not a proxy in its place."""
+    return "json" in response.headers.get("content-type", "")
 
 
 def why_not_connected(folder: ClientFolder) -> str:

@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from common.classes import is_code
 from common.errors import SettingsError
+from common.settings_file import in_words
 from edge_client.client_folder import CONFIG
 
 POLICY = "policy.toml"
@@ -30,6 +31,7 @@ _THREADS = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS
 
 _WINDOW = re.compile(r"([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]):([0-5]\d)")
 _LINE = 100
+_MORE = ", docs/policy.md explains every key"
 
 
 class _Section(BaseModel):
@@ -273,22 +275,7 @@ def read_policy(home: Path) -> Policy:
     try:
         return Policy.model_validate(values)
     except ValidationError as error:
-        raise SettingsError(f"{path}: {_in_words(error)}") from error
-
-
-def _in_words(error: ValidationError) -> str:
-    """The first thing that is wrong with the values, and what to do."""
-    first = error.errors(include_input=False, include_url=False)[0]
-    section, *rest = map(str, first["loc"])
-    known = Policy.model_fields
-    if first["type"] != "extra_forbidden":
-        where = f"[{section}] {rest[0]}" if rest else f"[{section}]"
-        what = str(first["msg"]).removeprefix("Value error, ")
-        return f"{where}: {what}; correct it, docs/policy.md explains every key"
-    if not rest:
-        return f"there is no section [{section}]; the sections are {', '.join(known)}"
-    keys = getattr(known[section].annotation, "model_fields", {})
-    return f"[{section}] has no key {rest[0]!r}; its keys are {', '.join(keys)}"
+        raise SettingsError(f"{path}: {in_words(error, Policy, _MORE)}") from error
 
 
 def _within(now: time, window: str) -> bool:

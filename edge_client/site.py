@@ -102,6 +102,13 @@ class SiteFolder:
         )
         (self.path / "smote.npz").unlink(missing_ok=True)  # made of cases that may be gone now
 
+    def codes(self) -> tuple[str, ...]:
+        """The class map's codes; empty where the folder has no data yet."""
+        try:
+            return tuple(json.loads((self.path / "site.json").read_text())["classes"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return ()
+
     def read(self) -> SiteData:
         """The site's data; DataNotFound or DataUnreadable where the folder has none."""
         try:

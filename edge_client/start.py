@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import signal
 import sys
 from functools import partial
@@ -9,10 +10,12 @@ from pathlib import Path
 
 from common.errors import StateDamaged
 from common.file_lock import file_lock
+from common.free_port import require_free
 from common.json_log import log_to_stream, rotating_file
 from common.supervisor import ProcessSpec, Supervisor
-from edge_client.client_folder import ClientFolder
+from edge_client.client_folder import CONFIG, ClientFolder
 from edge_client.coordinator import why_not_connected
+from edge_client.local_service.settings import endpoint_of, require_safe, settings_of
 from edge_client.policy import read_policy
 from edge_client.site import SiteFolder
 
@@ -21,6 +24,13 @@ log = logging.getLogger("fedqana.client")
 _HEARTBEAT_LAPSES = 70.0
 """Seconds. Flower refuses a node's key until the heartbeat of a killed node has lapsed, up to 60 s;
 a node that is back before is never reported as lost: the round would wait out its deadline."""
+
+_FLOWERS_WORDS = re.compile(
+    r"flower\.ai|EXPERIMENTAL:|Exit Code: \d|\[code: \d|FastAPI lifespan|server process \[|"
+    r"application (startup|shutdown)|Uvicorn running|Shutting down|"
+    r"connection to the SuperLink\."
+)
+"""Of a node that is not let in Flower says this at every try; `why_not_connected` says why."""
 
 _ASK_AGAIN = 15.0
 """Seconds between two tries to connect, e.g. while the site waits for approval."""
@@ -69,6 +79,7 @@ def processes(folder: ClientFolder) -> list[ProcessSpec]:
             after_kill=_HEARTBEAT_LAPSES,
             longest_delay=_ASK_AGAIN,
             diagnose=partial(why_not_connected, folder),
+            unsaid=_FLOWERS_WORDS,
         ),
     ]
     if config.watch.folder:
@@ -88,10 +99,15 @@ def start(home: Path) -> None:
     read_policy(home)
     os.umask(0o077)
     (home / "flower").mkdir(exist_ok=True)
-    log_to_stream()
-    logging.getLogger().addHandler(rotating_file(folder.logs / "client.log"))
-    log.info("site %s of %s", config.site, config.server)
+    service = settings_of(home)
+    require_safe(endpoint_of(service.address, home), service.tls)
     busy = f"an edge client runs on {home} already; stop it first"
     with file_lock(home / "client.lock", 0.0, busy):
+        require_free("127.0.0.1", config.flower.port, f"{home / CONFIG}: flower.port")
+        log_to_stream()
+        logging.getLogger().addHandler(rotating_file(folder.logs / "client.log"))
+        log.info("site %s of %s", config.site, config.server)
+        if config.watch.folder and not (home / config.watch.folder).is_dir():
+            log.warning("there is no folder %s to watch yet", home / config.watch.folder)
         Supervisor(processes(folder)).run()
     log.info("stopped")

@@ -9,12 +9,15 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
+from common.classes import HAM10000_NAMES
 from common.errors import FedqanaError, SettingsError, StateDamaged
 from common.keys import fingerprint, public_part
-from edge_client.checks.findings import Check, Outcome, failed, ok
+from edge_client.checks.findings import Check, Outcome, failed, ok, warning
 from edge_client.client_folder import ClientFolder
+from edge_client.local_service.added_classes import AddedClasses
 from edge_client.local_service.settings import endpoint_of, require_safe, settings_of
 from edge_client.policy import read_policy
+from edge_client.site import SiteFolder
 
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 _SEAL_BYTES = 32
@@ -71,8 +74,18 @@ class FolderChecks:
         return ok(f"site {config.site}, server {config.server}")
 
     def policy(self) -> Outcome:
-        """``policy.toml``: readable, and whether the site trains."""
-        training = read_policy(self._home).training
+        """``policy.toml``: readable, of classes that there are, and whether the site trains."""
+        policy = read_policy(self._home)
+        known = (*SiteFolder(self._home).codes(), *AddedClasses(self._home / "state").codes)
+        # A code of HAM10000's that the site does not have is no slip of the pen.
+        usual = {*known, *HAM10000_NAMES}
+        unknown = [code for code in policy.referral.classes if code not in usual]
+        if unknown:
+            return warning(
+                f"policy.toml: [referral] classes has {', '.join(unknown)}, which is none of the "
+                f"site's ({', '.join(known)}): nothing is referred for it; correct it"
+            )
+        training = policy.training
         if not training.take_part:
             return ok("the site does not train (take_part = false)")
         window = f" between {training.window}" if training.window else ""

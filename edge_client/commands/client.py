@@ -14,13 +14,6 @@ from edge_client.commands.membership import join, prepare, rejoin, start
 from edge_client.commands.options import home_option
 from edge_client.commands.systemd import systemd
 
-_STATE = click.option(
-    "--state",
-    "state_dir",
-    type=click.Path(path_type=Path),
-    required=True,
-    help="Folder of the site's state.",
-)
 _STATE_INSTEAD = click.option(
     "--state",
     "state_dir",
@@ -64,10 +57,12 @@ def status(state_dir: Path | None, home: Path, as_json: bool) -> None:
 
 
 @client.command()
-@_STATE
+@_STATE_INSTEAD
+@home_option
 @_JSON
-def versions(state_dir: Path, as_json: bool) -> None:
-    """List the versions that are kept, oldest first."""
+def versions(state_dir: Path | None, home: Path, as_json: bool) -> None:
+    """List the versions that are kept, oldest first; 'rollback' goes back to the one before."""
+    state_dir = state_dir or home / "state"
     folder = _versions(state_dir)
     with _held(state_dir, shared=True):
         current = folder.require_current()

@@ -105,6 +105,9 @@ def rejoin(enrolment_file: Path, home: Path, as_json: bool) -> None:
         click.echo(json.dumps(values, indent=2))
         return
     click.echo(f"registered with key {reply.fingerprint} ({reply.state})")
+    click.echo(
+        "tell the coordinator this key's fingerprint; after the approval: fedqana client start"
+    )
 
 
 @click.command()

@@ -21,16 +21,23 @@ _PICTURE = click.Path(path_type=Path)
 def classify(images: tuple[Path, ...], home: Path, as_json: bool) -> None:
     """Say what is on pictures, and which a person should look at."""
     from common.data.image_files import read_file
+    from common.errors import DataError
 
-    answers = []
+    answers, status = [], 0
     with _service(home) as service:
         for path in images:
-            answer = _as_json(service.classify(read_file(path)))
+            try:
+                answer = _as_json(service.classify(read_file(path)))
+            except DataError as error:
+                status = status or error.exit_status
+                click.echo(f"fedqana: {path}: {error}", err=True)
+                answer = {"error": str(error)}
             answers.append({"image": str(path), **answer})
-            if not as_json:
+            if not as_json and "error" not in answer:
                 click.echo(_in_a_line(answers[-1]))
     if as_json:
         click.echo(json.dumps(answers, indent=2))
+    click.get_current_context().exit(status)
 
 
 @click.command()
@@ -47,7 +54,7 @@ def learn(
     from common.data.image_files import read_file
 
     with _service(home) as service:
-        result = _as_json(service.learn(read_file(image), diagnosis, case_id, lesion_id))
+        result = _as_json(service.learn(read_file(image), diagnosis.lower(), case_id, lesion_id))
     if as_json:
         click.echo(json.dumps(result, indent=2))
     elif result["learned"]:
@@ -108,6 +115,8 @@ def cases(home: Path, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(rows, indent=2))
         return
+    if not rows:
+        click.echo("no cases learned yet")
     for row in rows:
         lesion = "" if row["lesion_id"] == row["case_id"] else f"  lesion {row['lesion_id']}"
         click.echo(f"{row['case_id']}  {row['diagnosis']:<8} round {row['round']}{lesion}")

@@ -364,3 +364,12 @@ def test_a_check_that_hangs_or_breaks_holds_nothing_up(
     assert found["late"].standing == "failed" and found["never"].standing == "not checked"
     assert found["other"].standing == "ok"
     assert MOST_SECONDS < 15
+
+
+def test_a_class_that_is_always_referred_and_is_none_of_the_sites(home: Path) -> None:
+    policy = home / "policy.toml"
+    text = policy.read_text()
+    policy.write_text(text.replace('classes = ["mel"]', 'classes = ["mle"]'))
+    assert policy.read_text() != text
+    found = outcomes(home, "settings")["policy"]
+    assert found.standing == "warning" and "[referral] classes has mle" in found.text
