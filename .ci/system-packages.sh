@@ -1,15 +1,16 @@
 #!/bin/sh
-# Installs what the tests use beside Python and is missing: Debian's PostgreSQL server, nginx and
-# Chromium. Tests that need one that cannot be installed skip and say so.
+# Installs what the tests use beside Python and is missing: Debian's PostgreSQL server, nginx,
+# Chromium and faketime. Tests that need one that cannot be installed skip and say so.
 set -eu
 
 missing=""
 ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || missing="$missing postgresql"
 PATH="$PATH:/usr/sbin" command -v nginx >/dev/null 2>&1 || missing="$missing nginx-light"
 command -v chromium >/dev/null 2>&1 || missing="$missing chromium"
+command -v faketime >/dev/null 2>&1 || missing="$missing faketime"
 
 if [ -z "$missing" ]; then
-    echo "PostgreSQL, nginx and Chromium are there"
+    echo "PostgreSQL, nginx, Chromium and faketime are there"
     exit 0
 fi
 

@@ -122,7 +122,10 @@ def _deliver(
     text = f"{delivered.run}:{delivered.version} in service at {', '.join(switched) or 'no site'}"
     text += f"; kept what they had: {', '.join(kept)}" if kept else ""
     refused = ", ".join(f"{site} ({code})" for site, code in sorted(refusals.items()))
-    return text + (f"; refused by {refused}" if refused else "")
+    text += f"; refused by {refused}" if refused else ""
+    approved = set((transport.registered() or {}).values())
+    missed = sorted(approved - set(replies) - set(refusals))
+    return text + (f"; not reached, promote it again for: {', '.join(missed)}" if missed else "")
 
 
 def _tell(

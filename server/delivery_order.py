@@ -6,6 +6,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from common.errors import StateDamaged
 from common.files import write_atomically
+from server.history.records import DELIVERY_OF, Run
 
 DELIVERY = "delivery.json"
 
@@ -18,6 +19,13 @@ class Delivered(BaseModel):
     run: str
     version: int
     folder: str
+
+
+def delivered_by(run: Run, version: int) -> str:
+    """The name RUN:VERSION of what a run calls ``version``; a delivery's is another run's."""
+    if run.is_delivery:
+        return run.data.removeprefix(DELIVERY_OF)
+    return f"{run.run_id}:{version}"
 
 
 def write_delivery(run_folder: Path, delivered: Delivered) -> None:

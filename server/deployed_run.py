@@ -17,12 +17,12 @@ from common.errors import FedqanaError
 from common.file_lock import file_lock
 from common.json_log import rotating_file
 from server.delivery_order import read_delivery
-from server.enrolment import open_members
 from server.history.membership import Membership
 from server.history.store import open_history
 from server.progress import Progress, listening
 from server.run_control import PID, note_stopped, read_control
 from server.run_folder import RunFolder, coordinate
+from server.server_database import open_members
 from server.server_settings import ServerFolder, folder_of_this_process
 from server.transport import Transport
 

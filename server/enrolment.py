@@ -21,7 +21,7 @@ from common.enrolment import (
 from common.errors import EnrolmentRefused, FedqanaError
 from common.keys import fingerprint, is_signed_by_site
 from common.messages import PROTOCOL
-from server.history.membership import Membership, open_membership
+from server.server_database import open_members
 from server.server_settings import ServerFolder
 
 log = logging.getLogger("fedqana.enrolment")
@@ -33,7 +33,7 @@ class Enrolment:
     """Answers `common.enrolment`'s questions."""
 
     def __init__(self, folder: ServerFolder) -> None:
-        self._url = folder.database_url()
+        self._folder = folder
 
     async def serve(self, method: str, path: str, body: bytes) -> tuple[int, bytes]:
         """Status and JSON for one request."""
@@ -70,14 +70,14 @@ class Enrolment:
         content = join_content(ask.site, ask.code, ask.public_key)
         if not is_signed_by_site(ask.public_key, content, ask.signature):
             raise EnrolmentRefused("the key's signature does not fit; join again")
-        with open_membership(self._url) as members:
+        with open_members(self._folder) as members:
             member = members.join(ask.site, ask.code, ask.public_key, ask.software)
         log.info("site %s joined with key %s", ask.site, fingerprint(ask.public_key))
         return StateReply(state=member.state, fingerprint=fingerprint(member.public_key))
 
     def _state(self, ask: StateAsk) -> StateReply:
         age = abs((datetime.now(UTC) - ask.at).total_seconds())
-        with open_membership(self._url) as members:
+        with open_members(self._folder) as members:
             member = members.find(ask.site)
             if member is None or not member.public_key:
                 return StateReply(state="unknown")
@@ -93,8 +93,3 @@ class Enrolment:
 
 def _json(value: BaseModel) -> bytes:
     return value.model_dump_json().encode()
-
-
-def open_members(folder: ServerFolder) -> Membership:
-    """The members of a server's folder."""
-    return open_membership(folder.database_url())

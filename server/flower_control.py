@@ -10,13 +10,13 @@ import os
 os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
 os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 
 import httpx
-from flwr.common.serde import fab_to_proto, user_config_to_proto
+from flwr.common.serde import fab_to_proto, user_config_from_proto, user_config_to_proto
 from flwr.proto.control_pb2 import (
     ListNodesRequest,
     ListRunsRequest,
@@ -46,9 +46,13 @@ class NodeStatus:
 
 @dataclass(frozen=True)
 class FlowerRun:
-    """A run as the SuperLink knows it: pending, starting, running or finished, and how."""
+    """A run as the SuperLink knows it: pending, starting, running or finished, and how.
+
+    ``name`` is that of the run in this server's folder, "" for what is none of ours.
+    """
 
     run_id: str
+    name: str
     status: str
     ended: str
 
@@ -58,8 +62,9 @@ class FlowerRun:
         return self.status != "finished"
 
 
-_MOST_RUNS = 10_000
-"""Flower lists twenty by default."""
+_RUN_KEY = "run"
+_NEWEST_RUNS = 50
+"""Flower cleans up after every finished run that it lists, milliseconds each."""
 
 
 class FlowerControl:
@@ -125,7 +130,7 @@ class FlowerControl:
         content, sha256 = app_bundle()
         request = StartRunRequest(
             fab=fab_to_proto(Fab(sha256, content, {})),
-            override_config=user_config_to_proto({"run": run}),
+            override_config=user_config_to_proto({_RUN_KEY: run}),
         )
         with _telling():
             return str(self._client.StartRun(request).run_id)
@@ -139,12 +144,32 @@ class FlowerControl:
             if not isinstance(error.__cause__, httpx.HTTPStatusError):
                 raise
 
-    def runs(self) -> dict[str, FlowerRun]:
-        """All runs by Flower's id."""
+    def runs(self, ids: Collection[str]) -> dict[str, FlowerRun]:
+        """The runs of these ids of Flower's; those that it does not know are left out."""
+        found: dict[str, FlowerRun] = {}
+        for number in ids:
+            try:
+                found |= self._listed(ListRunsRequest(run_id=int(number)))
+            except ServiceUnavailable as error:
+                if not isinstance(error.__cause__, httpx.HTTPStatusError):
+                    raise
+        return found
+
+    def under_way(self) -> dict[str, str]:
+        """Our name, by Flower's id, of those of the newest runs that have not ended."""
+        newest = self._listed(ListRunsRequest(limit=_NEWEST_RUNS))
+        return {number: run.name for number, run in newest.items() if run.under_way}
+
+    def _listed(self, request: ListRunsRequest) -> dict[str, FlowerRun]:
         with _telling():
-            found = self._client.ListRuns(ListRunsRequest(limit=_MOST_RUNS)).run_dict
+            found = self._client.ListRuns(request).run_dict
         return {
-            str(number): FlowerRun(str(number), run.status.status, run.status.sub_status)
+            str(number): FlowerRun(
+                str(number),
+                str(user_config_from_proto(run.override_config).get(_RUN_KEY, "")),
+                run.status.status,
+                run.status.sub_status,
+            )
             for number, run in found.items()
         }
 

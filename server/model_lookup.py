@@ -80,7 +80,7 @@ def find_model(model: str, out: Path, database: str | None) -> FoundModel:
     parts = _RUN_AND_VERSION.fullmatch(model)
     if parts is None:
         raise ModelNotFound(
-            f"no model {model!r}: neither a folder nor RUN:VERSION (such as latest:latest); see "
+            f"no model {model!r}: neither a folder nor RUN:VERSION (such as latest:3); see "
             "'fedqana runs list'"
         )
     return _from_history(parts["run"], parts["version"], out, database)

@@ -1,5 +1,6 @@
 """Model versions of the deployed server: listed, promoted, rolled back, exported."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -11,14 +12,14 @@ from common.files import write_atomically, writing_to
 from common.keys import seal_public
 from common.qana.initial import RANDOM
 from server.bundle_delivery import sign_folder
-from server.delivery_order import Delivered, write_delivery
-from server.enrolment import open_members
-from server.history.records import Promotion
-from server.history.store import open_history
+from server.delivery_order import Delivered, delivered_by, write_delivery
+from server.history.excerpts import Excerpts, open_excerpts
+from server.history.records import DELIVERY_OF, Promotion, Run
 from server.model_lookup import FoundModel, find_model
 from server.new_run import new_run_name
 from server.plan import make_plan
 from server.run_control import launch_new
+from server.server_database import open_members, open_runs
 from server.server_settings import ServerFolder
 
 
@@ -28,7 +29,8 @@ class ListedVersion:
 
     ``parent`` names the version whose weights it was trained from, "" for the first;
     ``balanced_accuracy`` is that of the network on validation lesions, None where too few;
-    ``switched`` counts the sites, of ``sites``, that its delivery or round found to switch to it.
+    ``switched`` counts the sites, of the ``sites`` that it was brought to by its round or a
+    delivery, that have said to have switched to it when they got it last.
     """
 
     name: str
@@ -45,33 +47,52 @@ class ListedVersion:
 
 def list_versions(folder: ServerFolder, run: str | None = None) -> list[ListedVersion]:
     """All versions, oldest first; of one run only where one is named."""
-    folder.settings()
-    with open_members(folder) as members:
-        promoted = members.promotions()
-    current = (promoted[-1].run_id, promoted[-1].version) if promoted else None
-    listed = []
-    with open_history(folder.database_url()) as history:
-        runs = [history.get_run(run)] if run else history.list_runs()[::-1]
-        for stored in runs:
-            record = history.load_record(stored.run_id)
-            for version in record.versions:
-                updates = [u for u in record.edge_updates if u.version == version.version]
-                earlier = version.version > 1
+    with open_excerpts(folder.database_url()) as excerpts:
+        promoted = excerpts.members.promotions()
+        current = (promoted[-1].run_id, promoted[-1].version) if promoted else None
+        every = excerpts.history.list_runs()[::-1]
+        asked = [excerpts.history.get_run(run)] if run else every
+        switched = _switched(excerpts, every, {stored.run_id for stored in asked})
+        listed = []
+        for stored in asked:
+            parent = ""
+            for version in excerpts.versions_of(stored.run_id)[::-1]:
+                name = f"{stored.run_id}:{version.version}"
+                answers = switched.get(name, {})
                 listed.append(
                     ListedVersion(
-                        name=f"{stored.run_id}:{version.version}",
-                        parent=f"{stored.run_id}:{version.version - 1}" if earlier else "",
+                        name=name,
+                        parent=parent,
                         phase=version.phase,
                         created_at=version.created_at,
                         balanced_accuracy=_balanced_accuracy(version.metrics),
                         fits=tuple(n for n, fit in version.fit.items() if fit["fits"]),
                         signed=(Path(version.folder) / SIGNATURE).is_file(),
                         promoted=(stored.run_id, version.version) == current,
-                        switched=sum(u.switched for u in updates),
-                        sites=len(updates),
+                        switched=sum(answers.values()),
+                        sites=len(answers),
                     )
                 )
+                parent = name
     return listed
+
+
+def _switched(
+    excerpts: Excerpts, runs: list[Run], wanted: Collection[str]
+) -> dict[str, dict[str, bool]]:
+    """By version and site whether it switched when it got it last, in a round or a delivery.
+
+    ``runs`` are all of them, oldest first; ``wanted`` are names of those whose versions count.
+    """
+    found: dict[str, dict[str, bool]] = {}
+    for run in runs:
+        made_by = delivered_by(run, 0).rpartition(":")[0]
+        if made_by not in wanted:
+            continue
+        for update in excerpts.outcomes([run.run_id]):
+            answers = found.setdefault(delivered_by(run, update.version), {})
+            answers[update.site] = update.switched
+    return found
 
 
 def promote(folder: ServerFolder, model: str, action: str = "promote") -> tuple[str, str]:
@@ -88,7 +109,7 @@ def promote(folder: ServerFolder, model: str, action: str = "promote") -> tuple[
         approved = sum(m.state == "approved" for m in members.all())
     if not approved:
         raise SettingsError("no site is approved yet; see 'fedqana site list'")
-    with open_history(folder.database_url()) as history:
+    with open_runs(folder) as history:
         original = history.get_run(bundle.card.run).plan
     plan = make_plan(
         **{
@@ -107,7 +128,7 @@ def promote(folder: ServerFolder, model: str, action: str = "promote") -> tuple[
         delivered = Delivered(run=bundle.card.run, version=version, folder=str(place))
         write_delivery(path, delivered)
 
-    launch_new(folder, plan, f"delivery of {name}", prepare)
+    launch_new(folder, plan, f"{DELIVERY_OF}{name}", prepare)
     with open_members(folder) as members:
         members.promote(bundle.card.run, version, action)
     return name, delivery

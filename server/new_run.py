@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import SettingsError
-from server.enrolment import open_members
 from server.plan import make_plan
 from server.run_control import launch_new
 from server.run_folder import RunFolder
+from server.server_database import open_members
 from server.server_settings import ServerFolder
 
 

@@ -211,4 +211,4 @@ def make_plan(**settings: object) -> RunPlan:
         first = error.errors()[0]
         where = " ".join(str(part).replace("_", "-") for part in first["loc"]) or "the plan"
         why = first["msg"].removeprefix("Value error, ")
-        raise SettingsError(f"{where}: {why}; see 'fedqana simulate --help'") from error
+        raise SettingsError(f"{where}: {why}; see the command's --help") from error

@@ -1,15 +1,17 @@
 """How a deployed run stands, put together from history, progress file and SuperLink."""
 
+import time
 from datetime import UTC, datetime
 from typing import Any
 
+import psutil
+
 from common.errors import ServiceUnavailable
 from server.deployed_run import read_progress
-from server.enrolment import open_members
 from server.flower_control import flower_control
 from server.history.records import RunRecord, SiteResult
-from server.history.store import open_history
-from server.run_control import find_run_name, is_alive, read_control
+from server.run_control import Control, find_run_name, is_alive, read_control
+from server.server_database import open_members, open_runs
 from server.server_settings import ServerFolder
 from server.step_times import steps_of
 
@@ -26,18 +28,19 @@ def run_status(folder: ServerFolder, name: str) -> dict[str, Any]:
     control = read_control(folder, run)
     try:
         with flower_control(folder) as flower:
-            runs = flower.runs()
+            alive = is_alive(control, flower)
             nodes = {node.node_id: node.status for node in flower.nodes()}
-        alive = is_alive(control, runs)
         superlink = True
     except ServiceUnavailable:
         nodes, alive, superlink = {}, False, False
     with open_members(folder) as members:
         node_of = {m.name: m for m in members.all()}
-    with open_history(folder.database_url()) as history:
+    with open_runs(folder) as history:
         record = history.load_record(run) if history.has_run(run) else None
-    state, reason = _state(record, alive, superlink, control.wanted)
+    state, reason = _state(record, alive, superlink, control)
     progress = read_progress(folder, run)
+    if progress and not psutil.pid_exists(int(progress.get("pid", 0))):
+        progress = {**progress, "waiting": [], "left": None}  # of the process before
     names = {m.name for m in node_of.values() if m.state == "approved"}
     if record is not None:
         names |= {s.name for s in record.sites}
@@ -54,7 +57,10 @@ def run_status(folder: ServerFolder, name: str) -> dict[str, Any]:
     }
 
 
-def _state(record: RunRecord | None, alive: bool, superlink: bool, wanted: str) -> tuple[str, str]:
+def _state(
+    record: RunRecord | None, alive: bool, superlink: bool, control: Control
+) -> tuple[str, str]:
+    wanted = control.wanted
     if record is None:
         return ("starting" if wanted == "run" else "stopped"), ""
     state, reason = record.run.state, record.run.reason
@@ -63,8 +69,14 @@ def _state(record: RunRecord | None, alive: bool, superlink: bool, wanted: str) 
     if state == "running" and not alive:
         onward = "it goes on by itself" if wanted == "run" else "go on with 'fedqana rounds resume'"
         return "interrupted", f"its process ended; {onward}"
+    if state in ("stopped", "failed") and alive and wanted == "run":
+        return "starting", "its process looks for the sites"
     if state in ("stopped", "failed") and wanted == "run":
-        return "waiting", f"{reason}; it goes on by itself"
+        when = ""
+        if control.not_before > time.time():
+            moment = datetime.fromtimestamp(control.not_before, UTC)
+            when = f" at {moment:%Y-%m-%d %H:%M} UTC"
+        return "waiting", f"{reason}; it goes on by itself{when}"
     return state, reason
 
 
@@ -78,6 +90,7 @@ def _site(
         last = max(results, key=lambda r: (r.round, _ORDER.get(r.step, 0)))
     member = members.get(name)
     node = "unknown" if member is None else nodes.get(member.node_id, member.state)
+    node = {"registered": "offline", "unregistered": "revoked"}.get(node, node)  # Flower's words
     return {
         "site": name,
         "node": node,

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Literal
 
@@ -27,11 +28,10 @@ from common.errors import (
 from common.file_lock import file_lock
 from common.files import write_atomically
 from server.delivery_order import DELIVERY
-from server.enrolment import open_members
-from server.flower_control import FlowerControl, FlowerRun, flower_control
-from server.history.store import open_history
+from server.flower_control import FlowerControl, flower_control
 from server.plan import RunPlan
 from server.run_folder import PLAN, RunFolder, StoredPlan
+from server.server_database import open_members, open_runs
 from server.server_settings import ServerFolder
 
 log = logging.getLogger("fedqana.runs")
@@ -40,9 +40,11 @@ CONTROL = "control.json"
 PID = "pid"
 PROGRAM = "flwr-serverapp"
 _FIRST_PAUSE = 10.0
-_LONGEST_PAUSE = 300.0
+_LONGEST_PAUSE = 1800.0
 _LOOK_SECONDS = 3.0
 _PATIENCE = 30.0
+_LATEST = 3
+_HEARD_EVERY = timedelta(minutes=1)
 
 
 class Control(BaseModel):
@@ -105,12 +107,17 @@ def _begun(run_folder: Path) -> float:
 def find_run_name(folder: ServerFolder, name: str) -> str:
     """A run by name, unique prefix or "latest"; RunNotFound says which there are.
 
-    The latest is one with rounds: a delivery of a version is named in full.
+    The latest is the newest one that is to go on, else the newest; one with rounds, as a delivery
+    of a version is named in full.
     """
+    folder.settings()
     names = run_names(folder)
+    if not names:
+        raise RunNotFound("no run yet at this server; start one with 'fedqana rounds start'")
     matching = [n for n in names if n == name] or [n for n in names if n.startswith(name)]
     if name == "latest":
-        matching = [n for n in names if not (folder.runs / n / DELIVERY).exists()][-1:]
+        rounds = [n for n in names if not (folder.runs / n / DELIVERY).exists()]
+        matching = ([n for n in rounds if read_control(folder, n).wanted == "run"] or rounds)[-1:]
     if len(matching) != 1:
         raise RunNotFound(
             f"no run {name!r} at this server; runs here: {', '.join(names) or 'none'}"
@@ -168,9 +175,19 @@ def resume_run(folder: ServerFolder, run: str) -> None:
 
 
 def stop_run(folder: ServerFolder, run: str) -> None:
-    """Stop a run after its last finished step; it can be resumed."""
+    """Stop a run after its last finished step; it can be resumed.
+
+    RunMismatch for one that is finished, or was stopped and has no process any more.
+    """
     with one_at_a_time(folder):
         wanted = read_control(folder, run)
+        if wanted.wanted == "stop":
+            with flower_control(folder) as control:
+                state = state_of(folder, run, control)
+            if not state.alive:
+                others = [n for n in run_names(folder) if read_control(folder, n).wanted == "run"]
+                under_way = f"; under way: {', '.join(others)}" if others else ""
+                raise RunMismatch(f"run {run} is {state.state} already{under_way}")
         wanted.wanted = "stop"
         write_control(folder, run, wanted)
         with flower_control(folder) as control:
@@ -180,15 +197,14 @@ def stop_run(folder: ServerFolder, run: str) -> None:
 
 
 def _stop_processes(control: FlowerControl, wanted: Control) -> None:
-    under_way = control.runs()
-    for flower_run in wanted.flower_runs:
-        if flower_run in under_way and under_way[flower_run].under_way:
+    for flower_run, found in control.runs(_latest(wanted)).items():
+        if found.under_way:
             control.stop(flower_run)
 
 
 def note_stopped(folder: ServerFolder, run: str, text: str = "stopped by the coordinator") -> None:
     """Write into the history that a run was stopped and why, whatever its process said."""
-    with open_history(folder.database_url()) as history:
+    with open_runs(folder) as history:
         if not history.has_run(run):
             return
         found = history.get_run(run)
@@ -200,25 +216,30 @@ def note_stopped(folder: ServerFolder, run: str, text: str = "stopped by the coo
 def state_of(folder: ServerFolder, run: str, control: FlowerControl) -> RunState:
     """How a run stands."""
     wanted = read_control(folder, run)
-    alive = is_alive(wanted, control.runs())
-    with open_history(folder.database_url()) as history:
+    alive = is_alive(wanted, control)
+    with open_runs(folder) as history:
         if not history.has_run(run):
             return RunState(run, "starting" if alive else "not begun", "", alive, wanted.wanted)
         stored = history.get_run(run)
     return RunState(run, stored.state, stored.reason, alive, wanted.wanted)
 
 
-def is_alive(control: Control, flower: dict[str, FlowerRun]) -> bool:
+def is_alive(wanted: Control, control: FlowerControl) -> bool:
     """Whether any of a run's processes is under way; two may be, for a moment."""
-    return any(flower[i].under_way for i in control.flower_runs if i in flower)
+    return any(found.under_way for found in control.runs(_latest(wanted)).values())
+
+
+def _latest(wanted: Control) -> list[str]:
+    """Flower's ids of a run's last processes: none is started while one before them lives."""
+    return wanted.flower_runs[-_LATEST:]
 
 
 def keep_going(folder: ServerFolder, control: FlowerControl) -> None:
     """Resume the runs that are wanted and whose process has ended before their end.
 
     After a crash, a restart of the machine, or a round for which too few sites answered; at most
-    as often as the settings say without a finished step in between, with growing pauses. Nodes
-    that belong to no approved site are refused, should a revocation have been cut off.
+    as often as the settings say without a finished step in between, with growing pauses. Nodes of
+    revoked sites are refused, should a revocation have been cut off.
     """
     with one_at_a_time(folder):
         for run in run_names(folder):
@@ -228,12 +249,25 @@ def keep_going(folder: ServerFolder, control: FlowerControl) -> None:
                 raise
             except FedqanaError as error:
                 log.error("run %s cannot be looked after: %s", run, error)
-        with open_members(folder) as members:
-            known = members.names_by_node()
+        _look_after_nodes(folder, control)
+
+
+def _look_after_nodes(folder: ServerFolder, control: FlowerControl) -> None:
+    """Note which sites are connected; refuse those that were revoked."""
+    with open_members(folder) as members:
+        by_node = {m.node_id: m for m in members.all() if m.node_id}
+        recently = datetime.now(UTC) - _HEARD_EVERY
         for node in control.nodes():
-            if node.status != "unregistered" and node.node_id not in known:
+            # One that no member has is not refused: Flower never takes its key again, and a
+            # database that was restored from a backup may lack it. No round asks it.
+            member = by_node.get(node.node_id)
+            if member is None or node.status == "unregistered":
+                continue
+            if member.state != "approved":
                 control.unregister(node.node_id)
-                log.warning("node %s belongs to no approved site: refused", node.node_id)
+                log.warning("site %s is not approved: its node is refused", member.name)
+            elif node.status == "online" and (member.heard_at or recently) <= recently:
+                members.heard(member.name)
 
 
 def _keep_going(folder: ServerFolder, control: FlowerControl, run: str) -> None:
@@ -302,8 +336,10 @@ def _launch(folder: ServerFolder, control: FlowerControl, run: str, wanted: Cont
     (folder.runs / run / PID).unlink(missing_ok=True)
     wanted.wanted, wanted.not_before = "run", 0.0
     write_control(folder, run, wanted)
-    flower_run = control.start(run)
-    wanted.flower_runs = [*wanted.flower_runs, flower_run]
+    # One that was started without being written down, because the writer was killed in between.
+    known = set(wanted.flower_runs)
+    lost = [i for i, name in control.under_way().items() if name == run and i not in known]
+    wanted.flower_runs += lost or [control.start(run)]
     write_control(folder, run, wanted)
 
 
@@ -311,8 +347,12 @@ def _require_free(folder: ServerFolder, control: FlowerControl, but: str) -> Non
     """RunMismatch where another run is under way, or waits to go on by itself."""
     if folder.settings().rounds.several_at_once:
         return
+    under_way = control.under_way()
     for run in run_names(folder):
-        if run == but:
+        wanted = read_control(folder, run)
+        if run == but or (
+            wanted.wanted == "stop" and not under_way.keys() & set(wanted.flower_runs)
+        ):
             continue
         state = state_of(folder, run, control)
         # One that is finished may have a process for a moment, which does nothing any more.

@@ -13,6 +13,7 @@ nginx.conf          for those who put nginx in front
 
 import json
 import os
+import pwd
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ from common.files import write_atomically
 from common.settings_file import read_settings
 
 SETTINGS = "fedqana.toml"
+SERVER_LOCK = "server.lock"
 FOLDER_VARIABLE = "FEDQANA_SERVER"
 
 _TEMPLATE = """\
@@ -51,8 +53,9 @@ port = {superlink}
 database = {database}
 
 [rounds]
-# How often a run that was cut off (a crash, a restart of the machine) is resumed by itself.
-resume_attempts = 5
+# How often a run that stopped (a crash, too few sites that may train now) is resumed by itself
+# without a finished step in between; pauses grow from 10 s to half an hour, so 60 is a day.
+resume_attempts = 60
 # Whether two runs may be under way at once.
 several_at_once = false
 
@@ -89,7 +92,7 @@ class HistorySettings(_Part):
 class RoundsSettings(_Part):
     """How runs are kept going."""
 
-    resume_attempts: int = Field(default=5, ge=0)
+    resume_attempts: int = Field(default=60, ge=0)
     several_at_once: bool = False
 
 
@@ -172,7 +175,28 @@ class ServerFolder:
             f"{self.path} is not a server's folder (there is no {SETTINGS}); make one with "
             "'fedqana server init DIR --address HOST:PORT' or name it with --server"
         )
+        self._require_same_user()
         return read_settings(path, ServerSettings, absent)
+
+    def _require_same_user(self) -> None:
+        """SettingsError for another user than the server's, whose lock tells who that is.
+
+        The server could not read what another one writes.
+        """
+        try:
+            owner = (self.path / SERVER_LOCK).stat().st_uid
+        except OSError:  # it was never started
+            return
+        if owner == os.geteuid():
+            return
+        try:
+            name = pwd.getpwuid(owner).pw_name
+        except KeyError:
+            name = f"#{owner}"
+        raise SettingsError(
+            f"the server of {self.path} runs as user {name}; run this as that user: sudo -u {name} "
+            "fedqana ..."
+        )
 
     def database_url(self) -> str:
         """URL of the history's database."""

@@ -5,10 +5,10 @@ from pathlib import Path
 from common.enrolment import EnrolmentFile, check_site_name
 from common.errors import ServiceUnavailable, SettingsError
 from common.keys import seal_public
-from server.enrolment import open_members
 from server.flower_control import flower_control
 from server.history.records import Member
 from server.run_control import one_at_a_time
+from server.server_database import open_members
 from server.server_settings import ServerFolder
 
 
@@ -17,7 +17,9 @@ def invite(path: Path, name: str, file: Path) -> EnrolmentFile:
     folder = ServerFolder(path)
     settings = folder.settings()
     if not check_site_name(name):
-        raise SettingsError(f"{name!r}: a site's name has letters, digits, '.', '_' and '-' only")
+        raise SettingsError(
+            f"{name!r}: a site's name has a to z, A to Z, digits, '.', '_' and '-' only"
+        )
     with open_members(folder) as members:
         before = members.find(name)
         if before is not None and before.node_id and before.state != "approved":

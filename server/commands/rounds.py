@@ -59,8 +59,8 @@ def start(classes: Any, name: str | None, server_dir: Path, as_json: bool, **opt
 def status(run: str, watch: bool, server_dir: Path, as_json: bool) -> None:
     """Show how a run stands: which sites are in, who is late, what each reported.
 
-    RUN is a name, the beginning of one, or "latest". With --watch and --json a line of JSON is
-    printed at every change.
+    RUN is a name, the beginning of one, or "latest": the one under way, else the newest. With
+    --watch and --json a line of JSON is printed at every change.
     """
     from server.round_status import run_status
     from server.server_settings import ServerFolder
@@ -78,7 +78,10 @@ def status(run: str, watch: bool, server_dir: Path, as_json: bool) -> None:
 @server_option
 @json_option
 def stop(run: str, server_dir: Path, as_json: bool) -> None:
-    """Stop a run after its last finished step; 'rounds resume' goes on from there."""
+    """Stop a run after its last finished step; 'rounds resume' goes on from there.
+
+    Without a name it is the one under way.
+    """
     from server.run_control import find_run_name, stop_run
     from server.server_settings import ServerFolder
 
@@ -106,7 +109,13 @@ def resume(run: str, server_dir: Path, as_json: bool) -> None:
 @rounds.command()
 @_RUN
 @click.option("--follow", is_flag=True, help="Go on showing new lines until interrupted.")
-@click.option("--lines", default=100, show_default=True, help="How many of the last lines.")
+@click.option(
+    "--lines",
+    type=click.IntRange(min=1),
+    default=100,
+    show_default=True,
+    help="How many of the last lines.",
+)
 @server_option
 @json_option
 def logs(run: str, follow: bool, lines: int, server_dir: Path, as_json: bool) -> None:
@@ -181,7 +190,8 @@ def _headline(found: dict[str, Any]) -> list[str]:
             f"round {now['round']} of {now['rounds']} ({now['phase']}), step {now['step']}{left}"
         )
         if now["waiting"]:
-            lines.append(f"waiting for {', '.join(now['waiting'])}, {now['left']:.0f} s left")
+            left = f"{now['left']:.0f} s left for this step"
+            lines.append(f"waiting for {', '.join(now['waiting'])}, {left}")
     if found["balanced_accuracy"] is not None:
         lines.append(f"balanced accuracy on validation: {found['balanced_accuracy']:.3f}")
     return lines

@@ -106,11 +106,14 @@ def dashboard(server_dir: Path, port: int) -> None:
 @server_option
 @json_option
 def renew(server_dir: Path, as_json: bool) -> None:
-    """Make a new server certificate; sites need not do anything. Restart the server after it."""
+    """Make a new server certificate; sites need not do anything.
+
+    Restart the server after it, and a proxy that has the certificate ('systemctl reload nginx').
+    """
     from server.setting_up import renew_certificate
 
     until = renew_certificate(server_dir.resolve())
     if as_json:
         click.echo(json.dumps({"certificate_until": until}))
         return
-    click.echo(f"certificate until {until}; restart the server to use it")
+    click.echo(f"certificate until {until}; restart the server (and reload nginx) to use it")

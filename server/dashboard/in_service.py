@@ -2,19 +2,13 @@
 
 from collections.abc import Collection, Sequence
 
+from server.delivery_order import delivered_by
 from server.history.excerpts import Excerpts
-from server.history.records import EdgeUpdate, Promotion, Run
+from server.history.records import DELIVERY_OF, EdgeUpdate, Promotion, Run
 
-DELIVERY_OF = "delivery of "
-"""How the data of a run is called that brings one promoted version to the sites."""
 _RUNS_AT_ONCE = 8
-
-
-def delivered(run: Run, version: int) -> str:
-    """The name RUN:VERSION of what a run calls ``version``; a delivery's is another run's."""
-    if run.data.startswith(DELIVERY_OF):
-        return run.data.removeprefix(DELIVERY_OF)
-    return f"{run.run_id}:{version}"
+_MOST_RUNS = 200
+"""A site that switched in none of so many runs is shown without a version."""
 
 
 def serving(excerpts: Excerpts, runs: Sequence[Run], sites: Collection[str]) -> dict[str, str]:
@@ -29,12 +23,12 @@ def serving(excerpts: Excerpts, runs: Sequence[Run], sites: Collection[str]) -> 
         Names; those that never switched are left out of the answer.
     """
     found: dict[str, str] = {}
-    for start in range(0, len(runs), _RUNS_AT_ONCE):
+    for start in range(0, min(len(runs), _MOST_RUNS), _RUNS_AT_ONCE):
         some = runs[start : start + _RUNS_AT_ONCE]
         updates = excerpts.outcomes([run.run_id for run in some])
         for run in some:
             own = [u for u in updates if u.run_id == run.run_id and u.switched]
-            latest = {u.site: delivered(run, u.version) for u in own}
+            latest = {u.site: delivered_by(run, u.version) for u in own}
             for site, version in latest.items():
                 found.setdefault(site, version)
         if set(sites) <= found.keys():

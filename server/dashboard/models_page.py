@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from common.intervals import Estimate
-from server.dashboard.in_service import DELIVERY_OF, delivery_of, outcome, serving
+from server.dashboard.in_service import delivery_of, outcome, serving
 from server.dashboard.source import Source
 from server.history.excerpts import Excerpts
 from server.history.records import ModelVersion, Promotion, Run
@@ -74,7 +74,7 @@ def models(source: Source, name: str | None) -> dict[str, Any]:
     return {
         "page": "models",
         "run": run,
-        "runs": [r for r in stored if not r.data.startswith(DELIVERY_OF)],
+        "runs": [r for r in stored if not r.is_delivery],
         "versions": version_rows(versions, promotions, serves),
         "metric_names": METRIC_NAMES,
         "promotions": rows,

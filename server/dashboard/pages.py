@@ -7,7 +7,7 @@ from typing import Any
 
 from common.errors import StateDamaged
 from server.certificates import expires
-from server.dashboard.in_service import DELIVERY_OF, serving
+from server.dashboard.in_service import serving
 from server.dashboard.live import Badge, UnderWay, runs_under_way, sites_now
 from server.dashboard.models_page import VersionRow, version_rows
 from server.dashboard.source import Source
@@ -60,7 +60,7 @@ class RunRow:
         self.badge = RUN_STATES.get(run.state, Badge(run.state, "idle"))
         if run.state == "running" and run.run_id in idle:
             self.badge = Badge("not ended", "warn")
-        self.is_delivery = run.data.startswith(DELIVERY_OF)
+        self.is_delivery = run.is_delivery
         self.sites = f"{summary.sites_accepted} of {summary.sites}"
         self.rounds = "–" if self.is_delivery else str(summary.rounds_finished)
         ended = run.finished_at

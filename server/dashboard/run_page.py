@@ -6,7 +6,6 @@ from typing import Any
 
 from common.metrics import ScoreCounts, balanced_accuracy, summarize
 from server.dashboard.drawing import FIGURES, shown
-from server.dashboard.in_service import DELIVERY_OF
 from server.dashboard.live import Badge, runs_under_way
 from server.dashboard.models_page import metric
 from server.dashboard.pages import RUN_STATES, WARNINGS, server_option
@@ -90,7 +89,7 @@ def run_page(source: Source, name: str, chosen: int | None) -> dict[str, Any]:
         "run": record.run,
         "mark": held.mark,
         "badge": live.badge if live else badge,
-        "is_delivery": record.run.data.startswith(DELIVERY_OF),
+        "is_delivery": record.run.is_delivery,
         "live": live,
         "own": own,
         "facts": facts(record),

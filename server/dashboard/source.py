@@ -137,7 +137,7 @@ def _ask(folder: ServerFolder) -> Superlink:
     try:
         with flower_control(folder) as control:
             nodes = {node.node_id: node.status for node in control.nodes()}
-            under_way = {i for i, run in control.runs().items() if run.under_way}
+            under_way = control.under_way()
     except ServiceUnavailable as error:
         refused = isinstance(error.__cause__, httpx.HTTPStatusError)
         return Superlink(str(error), is_down=not refused)

@@ -23,11 +23,11 @@ from server.history.schema import prepare
 CODE_BYTES = 20
 
 
-def open_membership(url: str) -> "Membership":
-    """Open the members of the database at ``url``; errors as `open_history` has them."""
+def open_membership(url: str, create: bool = True) -> "Membership":
+    """Open the members of the database at ``url``; ``create`` and errors as `open_history`."""
     database = Database(url)
     try:
-        prepare(database, create=True)
+        prepare(database, create)
     except BaseException:
         database.close()
         raise

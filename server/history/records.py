@@ -7,6 +7,10 @@ from typing import Any
 RUN_STATES = ("running", "finished", "stopped", "failed")
 
 
+DELIVERY_OF = "delivery of "
+"""How the data of a run is called that brings one version, RUN:VERSION, to the sites."""
+
+
 @dataclass(frozen=True)
 class Run:
     """One federated run.
@@ -27,6 +31,11 @@ class Run:
     software: dict[str, str]
     finished_at: datetime | None = None
     reason: str = ""
+
+    @property
+    def is_delivery(self) -> bool:
+        """Whether it brought one version to the sites, without rounds."""
+        return self.data.startswith(DELIVERY_OF)
 
 
 @dataclass(frozen=True)
@@ -176,7 +185,8 @@ class Member:
 
     ``state`` is one of `MEMBER_STATES`; ``code_sha256`` the hash of its one-time code, empty once
     used; ``public_key`` its node key in OpenSSH's form; ``node_id`` Flower's, as text, while
-    approved; ``software`` what it said it runs; ``heard_at`` when it last answered a message.
+    approved; ``software`` what it said it runs; ``heard_at`` when it was last seen
+    connected or answered.
     """
 
     name: str

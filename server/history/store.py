@@ -13,6 +13,7 @@ from common.errors import RunNotFound
 from server.history import tables
 from server.history.engine import Database
 from server.history.records import (
+    DELIVERY_OF,
     EdgeUpdate,
     Event,
     ModelVersion,
@@ -173,7 +174,7 @@ class History:
     def get_run(self, run_id: str) -> Run:
         """Return the run with this id, with this unique beginning of an id, or the "latest".
 
-        Raises RunNotFound, which names the runs there are.
+        The latest is one with rounds, no delivery. RunNotFound names the runs there are.
         """
         with self._database.reading() as connection:
             return self._find(connection, run_id)
@@ -231,8 +232,10 @@ class History:
 
     def _find(self, connection: Connection, name: str) -> Run:
         known = _run_ids(connection)
-        if name == LATEST:
-            matches = known[:1]
+        if name == LATEST:  # with rounds: of deliveries there are many, named in full
+            rounds = ~tables.runs.c.data.startswith(DELIVERY_OF)
+            query = _newest_first(select(tables.runs.c.run_id).where(rounds))
+            matches = list(connection.scalars(query.limit(1)))
         else:
             # An id may be the beginning of another one.
             matches = [i for i in known if i == name] or [i for i in known if i.startswith(name)]

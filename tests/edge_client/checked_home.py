@@ -26,7 +26,7 @@ from edge_client.coordinator import Coordinator
 from edge_client.policy import POLICY, POLICY_TEMPLATE
 from edge_client.service import EdgeClient, EdgeSettings
 from edge_client.site import SiteData, SiteFolder
-from server.enrolment import open_members
+from server.server_database import open_members
 from server.server_settings import FOLDER_VARIABLE, ServerFolder
 from server.setting_up import set_up
 from server.sites import invite
