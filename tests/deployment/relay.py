@@ -3,6 +3,7 @@
 import socket
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 
 _CHUNK = 16_384
@@ -19,6 +20,12 @@ class Relay:
         self._lock = threading.Lock()
         self.cut_upload_after: int | None = None
         """Bytes of one connection's upload after which it is cut, once."""
+        self.on_upload: tuple[int, Callable[[int], None]] | None = None
+        """Bytes of one connection's upload after which, once, it waits for a function, which is
+        given the port from which the connection comes."""
+        self.damage_download_after: int | None = None
+        """Bytes of one connection's download after which one of them is changed, once."""
+        self.damaged = 0
         self.down = False
         self.uploaded = 0
         self.cuts = 0
@@ -68,6 +75,13 @@ class Relay:
                         self.cut_upload_after = None
                         self.cuts += 1
                         break
+                    if self.on_upload is not None and passed > self.on_upload[0]:
+                        hook, self.on_upload = self.on_upload[1], None
+                        hook(source.getpeername()[1])
+                elif passed > (self.damage_download_after or passed):
+                    self.damage_download_after = None
+                    self.damaged += 1
+                    chunk = chunk[:-1] + bytes([chunk[-1] ^ 1])
                 while self.down:
                     time.sleep(0.1)
                 sink.sendall(chunk)

@@ -8,18 +8,32 @@ import json
 import os
 import re
 import signal
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
+from common.errors import ServiceUnavailable
+from edge_client.local_service.client import LocalServiceClient
+from edge_client.local_service.settings import own_address
 from tests.deployment.hospitals import Hospitals, eventually, hospitals
+from tests.edge_client.cases import arriving
+from tests.local_service.running import png
 
 RUN = "long"
 SITES = ("north", "south", "west")
 DEADLINE = 60.0
+UPLOADED = 40_000
+"""Bytes of an upload, after which something happens: a fifth of the small network's update."""
+TAUGHT_AT = "north"
+PAUSE = 8.0
+"""Seconds between two cases that are taught while the run goes on."""
 AWAY = 600.0
 ONWARD = 90.0
 """Seconds within which a run goes on after any fault of a process."""
@@ -32,6 +46,7 @@ class Trial:
 
     def __init__(self, made: Hospitals) -> None:
         self.hospitals = made
+        self.teacher = Teacher(made.home(TAUGHT_AT))
 
     def progress(self) -> dict[str, Any]:
         """The run's progress file."""
@@ -59,6 +74,15 @@ class Trial:
         """How often a site's log has a text."""
         return len(re.findall(text, self.hospitals.clients[site].log.read_text()))
 
+    def site_of(self, port: int) -> str:
+        """The site whose node has a connection from this port."""
+        for site, client in self.hospitals.clients.items():
+            node = client.child(*NODE)
+            with suppress(psutil.Error):
+                if node and port in {c.laddr.port for c in node.net_connections("tcp")}:
+                    return site
+        raise AssertionError(f"no node has port {port}")
+
     def goes_on(self, round_number: int, step: str, seconds: float = ONWARD) -> float:
         """Seconds until the run has left a step."""
         started = time.monotonic()
@@ -70,6 +94,14 @@ class Trial:
         eventually(f"the run goes on after round {round_number} {step}", seconds, left)
         return time.monotonic() - started
 
+    def takes_part(self, site: str, rounds: int = 3) -> None:
+        """Assert that a site's update counts in one of the next rounds."""
+        for _ in range(rounds):
+            found = self.next_step("evaluate")
+            if self.results(found, "train").get(site, (False, ""))[0]:
+                return
+        raise AssertionError(f"{site} did not take part in {rounds} rounds")
+
     def results(self, round_number: int, step: str) -> dict[str, tuple[bool, str]]:
         """What became of each site in a step."""
         shown = self.hospitals.history().load_record(RUN)
@@ -78,6 +110,62 @@ class Trial:
             for r in shown.site_results
             if (r.round, r.step) == (round_number, step)
         }
+
+
+class Teacher:
+    """Teaches cases to one site's chip, one after the other, and knows what was acknowledged."""
+
+    def __init__(self, home: Path) -> None:
+        self._home = home
+        self._cases = arriving(1000, seed=71, round_number=1)
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._teach, daemon=True)
+        self.pause = PAUSE
+        self.acknowledged: list[str] = []
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def end(self) -> None:
+        """Teach no more."""
+        self._end.set()
+        self._thread.join(60)
+
+    def service(self) -> LocalServiceClient:
+        """A connection to the site's local service."""
+        return LocalServiceClient(own_address(self._home))
+
+    def missing(self) -> list[str]:
+        """Acknowledged cases that the site does not know."""
+        acknowledged, listed, token = list(self.acknowledged), set(), ""
+        with self.service() as service:
+            while True:
+                page = service.list_cases(1000, token)
+                listed |= {case.case_id for case in page.cases}
+                token = page.next_page_token
+                if not token:
+                    return [case for case in acknowledged if case not in listed]
+
+    def taught(self, more: int, seconds: float) -> None:
+        """Wait until so many more cases were acknowledged."""
+        before = len(self.acknowledged)
+        eventually(
+            f"{more} cases are learned", seconds, lambda: len(self.acknowledged) >= before + more
+        )
+
+    def _teach(self) -> None:
+        for case, diagnosis in zip(self._cases, cycle(("nv", "mel", "bkl")), strict=False):
+            while not self._end.is_set():
+                try:
+                    with self.service() as service:
+                        service.learn(png(case.image), diagnosis, case.case_id, case.lesion_id)
+                    self.acknowledged.append(case.case_id)
+                    break
+                except ServiceUnavailable:
+                    time.sleep(0.2)
+            if self._end.wait(self.pause):
+                return
 
 
 @pytest.fixture(scope="module")
@@ -89,9 +177,12 @@ def trial(tmp_path_factory: pytest.TempPathFactory, data: dict[str, Path]) -> It
             made.clients[site].start()
         made.approve(*SITES)
         made.wait_online(*SITES)
-        made.start_run(RUN, "--rounds", "200", "--deadline", str(DEADLINE))
-        made.wait_step(RUN, 1, "evaluate", 180)
-        yield Trial(made)
+        made.start_run(RUN, "--rounds", "500", "--deadline", str(DEADLINE))
+        made.wait_step(RUN, 2, "train", 240)
+        found = Trial(made)
+        found.teacher.start()
+        yield found
+        found.teacher.end()
 
 
 SUPERLINK, SERVER_APP, FRONT = ("flower-superlink",), ("flwr-serverapp",), ("server.front",)
@@ -128,15 +219,67 @@ def test_a_node_is_asked_to_end_and_is_back_at_once(trial: Trial) -> None:
     trial.hospitals.wait_online("west", seconds=60)
 
 
+BOTH = pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=["kill", "term"])
+
+
+@BOTH
 @pytest.mark.parametrize("moment", ["train", "deploy"])
-def test_the_trainer_is_killed_while_it(trial: Trial, moment: str) -> None:
+def test_the_trainer_ends_while_it(trial: Trial, moment: str, number: int) -> None:
     text = {"train": TRAINING, "deploy": DEPLOYING}[moment]
     at = trial.next_step(moment, "west", text)
-    trial.hospitals.clients["west"].kill(*TRAINER)
+    trial.hospitals.clients["west"].kill(*TRAINER, number=number)
     took = trial.goes_on(at, moment)
-    record(f"SIGKILL of the trainer in step {moment}", took)
-    later = trial.next_step("evaluate")
-    assert trial.results(later, "train")["west"][0], "the site takes part in the next round"
+    record(f"{signal.Signals(number).name} of the trainer in step {moment}", took)
+    trial.takes_part("west")
+
+
+@BOTH
+@pytest.mark.parametrize("process", [NODE, TRAINER], ids=["node", "trainer"])
+def test_a_process_of_a_site_ends_while_it_uploads(
+    trial: Trial, process: tuple[str, ...], number: int
+) -> None:
+    relay = trial.hospitals.relay
+    assert relay is not None
+    hit: list[str] = []
+
+    def end(port: int) -> None:
+        site = trial.site_of(port)
+        trial.hospitals.clients[site].kill(*process, number=number)
+        hit.append(site)
+
+    at = trial.next_step("train")
+    relay.on_upload = (UPLOADED, end)
+    took = trial.goes_on(at, "train")
+    eventually("something was uploaded", 30, lambda: hit)
+    record(f"{signal.Signals(number).name} of {process[0]} while it uploads", took)
+    trial.hospitals.wait_online(hit[0], seconds=150)
+    trial.takes_part(hit[0])
+
+
+@BOTH
+def test_a_whole_hospital_ends_while_it_trains(trial: Trial, number: int) -> None:
+    at = trial.next_step("train", "west", TRAINING)
+    west = trial.hospitals.clients["west"]
+    west.stop(number)
+    took = trial.goes_on(at, "train")
+    record(f"{signal.Signals(number).name} of all of a hospital while it trains", took)
+    west.start()
+    trial.hospitals.wait_online("west", seconds=150)
+    trial.takes_part("west")
+
+
+@BOTH
+def test_the_local_service_ends_while_the_chip_learns(trial: Trial, number: int) -> None:
+    trial.teacher.pause = 0.0
+    for _ in range(4):
+        trial.teacher.taught(3, 60)
+        trial.hospitals.clients[TAUGHT_AT].kill("edge_client.local_service", number=number)
+    started = time.monotonic()
+    trial.teacher.taught(1, 60)
+    trial.teacher.pause = PAUSE
+    what = f"{signal.Signals(number).name} of the local service while it learns"
+    record(f"{what}, the fourth in a row", time.monotonic() - started)
+    assert trial.teacher.missing() == []
 
 
 def test_a_site_slower_than_the_deadline_costs_itself_the_round(trial: Trial) -> None:
@@ -155,12 +298,24 @@ def test_an_upload_is_cut_in_the_middle(trial: Trial) -> None:
     relay = trial.hospitals.relay
     assert relay is not None
     at = trial.next_step("train", "west", "Receiving: train")
-    relay.cut_upload_after = 40_000
+    relay.cut_upload_after = UPLOADED
     took = trial.goes_on(at, "train")
     record("a cut in the middle of an upload", took)
     eventually("the cut was made", 30, lambda: relay.cuts)
     later = trial.next_step("evaluate")
     assert sum(ok for ok, _ in trial.results(later, "train").values()) >= 2
+
+
+def test_a_version_is_changed_on_its_way(trial: Trial) -> None:
+    relay = trial.hospitals.relay
+    assert relay is not None
+    at = trial.next_step("deploy")
+    relay.damage_download_after = UPLOADED
+    took = trial.goes_on(at, "deploy")
+    record("a version changed on its way", took)
+    eventually("a byte was changed", 30, lambda: relay.damaged)
+    later = trial.next_step("evaluate")
+    assert all(ok for ok, _ in trial.results(later - 1, "deploy").values())
 
 
 def test_all_sites_lose_the_network_for_a_while(trial: Trial) -> None:
@@ -225,9 +380,12 @@ def test_a_site_is_gone_for_good(trial: Trial) -> None:
 
 
 def test_nothing_that_was_finished_is_missing(trial: Trial) -> None:
-    """Every round that the history calls finished has its version, whole, and it was signed."""
+    """Every round that the history calls finished has its version, whole; every case is there."""
     from common.bundle import load_bundle
 
+    trial.teacher.end()
+    assert len(trial.teacher.acknowledged) > 50
+    assert trial.teacher.missing() == []
     record_ = trial.hospitals.history().load_record(RUN)
     done = [r.number for r in record_.rounds if r.finished_at is not None]
     assert done == list(range(1, len(done) + 1)) and len(done) > 10

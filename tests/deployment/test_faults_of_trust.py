@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from common.keys import new_seal
+from common.keys import new_seal, new_site_key
 from server.certificates import make_authority, make_server_certificate
 from tests.deployment.hospitals import Hospitals, Process, eventually, hospitals
 
@@ -43,6 +43,16 @@ def reads(client: Process, text: str, seconds: float = 60) -> None:
 def test_a_site_that_is_not_approved_is_refused_and_told(made: Hospitals) -> None:
     reads(made.clients["north"], "waits for approval; tell the coordinator its key is SHA256:")
     assert made.sites()["north"]["state"] == "pending"
+
+
+def test_a_key_that_was_never_registered_is_refused_and_told(made: Hospitals) -> None:
+    key = made.home("north") / "keys" / "site.key"
+    kept = key.read_bytes()
+    key.write_bytes(new_site_key())
+    try:
+        reads(made.clients["north"], "does not know this site's key; ask for a new enrolment file")
+    finally:
+        key.write_bytes(kept)
 
 
 def test_another_authority_is_not_trusted(made: Hospitals, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +11,9 @@ from pathlib import Path
 import pytest
 
 from tests.deployment.hospitals import Hospitals, eventually, fedqana, hospitals
+
+HEARTBEATS = 75.0
+"""Seconds in which every site's heartbeat meets the full disk, and would lapse."""
 
 pytestmark = [
     pytest.mark.faults,
@@ -66,7 +70,9 @@ def test_a_full_disk_at_the_server_stops_the_run_which_goes_on_by_itself(made: H
     filler = fill(made.root / "disk")
     log = made.folder / "runs" / "full" / "log.jsonl"
     eventually("the run's process ends", 180, lambda: made.server.child("flwr-serverapp") is None)
+    time.sleep(HEARTBEATS)
     filler.unlink()
+    made.wait_online("north", "south", seconds=90)
     made.wait_finished("full", 300)
     listed = json.loads(made.coordinator("models", "list", "--run", "full", "--json").stdout)
     assert [v["name"] for v in listed] == [f"full:{n}" for n in range(1, 5)]

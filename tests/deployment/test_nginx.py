@@ -1,6 +1,8 @@
 """Debian's nginx with the configuration that `fedqana server init` writes, in front of a server."""
 
+import os
 import shutil
+import signal
 import ssl
 import subprocess
 import time
@@ -47,8 +49,7 @@ def behind_nginx(
         text = settings.read_text().replace('kind = "embedded"', 'kind = "proxy"')
         settings.write_text(text)
         (root / "main.conf").write_text(_MAIN.format(root=root, folder=made.folder))
-        assert NGINX is not None
-        nginx = subprocess.Popen([NGINX, "-c", str(root / "main.conf"), "-p", str(root)])
+        nginx = start_nginx(root)
         try:
             made.start_server()
             made.join("north", data["north"])
@@ -56,8 +57,16 @@ def behind_nginx(
             made.approve("north")
             yield made
         finally:
-            nginx.terminate()
+            subprocess.run(["pkill", "-TERM", "-F", str(root / "nginx.pid")], check=True)
             nginx.wait(10)
+
+
+def start_nginx(root: Path) -> "subprocess.Popen[bytes]":
+    """nginx in the foreground of its own session."""
+    assert NGINX is not None
+    return subprocess.Popen(
+        [NGINX, "-c", str(root / "main.conf"), "-p", str(root)], start_new_session=True
+    )
 
 
 def test_a_round_passes_through_it(behind_nginx: Hospitals) -> None:
@@ -95,3 +104,12 @@ def test_the_site_is_back_after_a_restart_of_nginx(behind_nginx: Hospitals) -> N
     subprocess.run(["kill", "-HUP", str(pid)], check=True)
     time.sleep(2)
     eventually("online", 60, lambda: behind_nginx.sites()["north"]["online"])
+
+
+def test_the_site_is_back_after_nginx_was_killed(behind_nginx: Hospitals) -> None:
+    root = behind_nginx.root
+    os.killpg(int((root / "nginx.pid").read_text()), signal.SIGKILL)
+    nginx = start_nginx(root)
+    behind_nginx.start_run("again", "--rounds", "1", "--qat-rounds", "0")
+    behind_nginx.wait_finished("again")
+    assert nginx.poll() is None
