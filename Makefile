@@ -68,7 +68,7 @@ bench: $(READY)
 	$(call federated,cases,$(CASES))
 	$(call federated,labels,$(LABELS))
 	$(call federated,random,--initial random $(LABELS))
-	$(call federated,quantization,--compression quantization)
+	$(call federated,quantization,--all-symmetries --compression quantization)
 	$(BENCH) strategies run --data $(DATA) $(addprefix --sites ,$(LAYOUTS)) \
 		$(addprefix --strategy ,$(STRATEGIES)) --seed 0 --seed 1 --seed 2 \
 		--rounds 24 --qat-rounds 6 --local-epochs 1 --out $(OUT)/strategies

@@ -142,8 +142,8 @@ def status_from_service(home: Path, as_json: bool) -> None:
             "head": state["head"],
             "cases": f"{found['cases_learned']} learned since, {found['cases_total']} in all",
             "backend": found["backend"],
-            "refer": f"below {found['refer_confidence_below']:g}"
-            + "".join(f", {code}" for code in found["refer_classes"]),
+            "referred": f"confidence below {found['refer_confidence_below']:g}"
+            + "".join(f", every {code}" for code in found["refer_classes"]),
             "answers": "by eight views of a picture" if found["all_symmetries"] else "",
             "calibrated": _calibration(found),
             "problem": found["problem"],
@@ -156,9 +156,19 @@ def status_from_service(home: Path, as_json: bool) -> None:
     rows["classes"] = ", ".join(map(_class_in_words, found["classes"]))
     if found["installing"]:
         rows["installing"] = "a new version, now"
-    for name, text in rows.items():
+    for name, text in {"site": _membership(home), **rows}.items():
         if text:
             click.echo(f"{name + ':':<12}{text}")
+
+
+def _membership(home: Path) -> str:
+    """Site and server of a folder that has joined one."""
+    from edge_client.client_folder import CONFIG, ClientFolder
+
+    if not (home / CONFIG).exists():
+        return ""
+    config = ClientFolder(home).config()
+    return f"{config.site} of {config.server} (whether it is let in: fedqana client check)"
 
 
 def rollback_through_service(home: Path, as_json: bool) -> None:

@@ -23,8 +23,8 @@ class Relay:
         self.on_upload: tuple[int, Callable[[int], None]] | None = None
         """Bytes of one connection's upload after which, once, it waits for a function, which is
         given the port from which the connection comes."""
-        self.damage_download_after: int | None = None
-        """Bytes of one connection's download after which one of them is changed, once."""
+        self.damage_download = False
+        """Whether one byte of a download of many is changed, once."""
         self.damaged = 0
         self.down = False
         self.uploaded = 0
@@ -78,8 +78,8 @@ class Relay:
                     if self.on_upload is not None and passed > self.on_upload[0]:
                         hook, self.on_upload = self.on_upload[1], None
                         hook(source.getpeername()[1])
-                elif passed > (self.damage_download_after or passed):
-                    self.damage_download_after = None
+                elif self.damage_download and len(chunk) == _CHUNK:
+                    self.damage_download = False
                     self.damaged += 1
                     chunk = chunk[:-1] + bytes([chunk[-1] ^ 1])
                 while self.down:
