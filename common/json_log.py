@@ -45,11 +45,16 @@ def log_to_stream() -> None:
         logging.getLogger(chatty).setLevel(logging.WARNING)
 
 
+class _PatientFile(logging.handlers.RotatingFileHandler):
+    """Loses lines while its disk is full, without a traceback for each; stderr has them too."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (logging's name)
+        pass
+
+
 def rotating_file(path: Path) -> logging.Handler:
     """A handler that writes JSON lines to ``path`` and keeps five older files of 10 MB."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handler = logging.handlers.RotatingFileHandler(
-        path, maxBytes=ROTATE_BYTES, backupCount=KEPT_FILES, encoding="utf-8"
-    )
+    handler = _PatientFile(path, maxBytes=ROTATE_BYTES, backupCount=KEPT_FILES, encoding="utf-8")
     handler.setFormatter(JsonLines())
     return handler

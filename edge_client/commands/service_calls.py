@@ -1,6 +1,7 @@
 """Commands of `fedqana client` that ask the running local service, as other programs do."""
 
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,7 +38,8 @@ def classify(images: tuple[Path, ...], home: Path, as_json: bool) -> None:
                 click.echo(_in_a_line(answers[-1]))
     if as_json:
         click.echo(json.dumps(answers, indent=2))
-    click.get_current_context().exit(status)
+    if status:
+        sys.exit(status)
 
 
 @click.command()

@@ -75,7 +75,7 @@ def test_learn_list_correct(place: Path, service: Service) -> None:
     assert told(place, "correct", "c1", "--diagnosis", "blue") == "case c1: blue\n"
     assert told(place, "correct", "c1", "--diagnosis", "blue") == "case c1: was blue already\n"
     assert json.loads(told(place, "correct", "c1", "--forget", "--json"))["changed"]
-    assert told(place, "cases") == ""
+    assert told(place, "cases") == "no cases learned yet\n"
     assert "was forgotten" in told(place, *case)
 
 
@@ -103,7 +103,10 @@ def test_status_and_rollback(place: Path, service: Service) -> None:
 
 def test_refusals_are_one_line_with_their_status(place: Path, service: Service) -> None:
     assert "no image" in refused(place, 10, "classify", "nowhere.png")
-    assert "the picture that was sent" in refused(place, 11, "classify", "broken.png")
+    assert "broken.png: the picture" in refused(place, 11, "classify", "broken.png")
+    both = fedqana("client", "classify", "0.png", "broken.png", "--json", folder=place)
+    first, second = json.loads(both.stdout)
+    assert both.returncode == 11 and first["answer"] and "the picture" in second["error"]
     assert "held back" in refused(place, 13, "learn", "held.png", "--diagnosis", "red")
     assert "no case of this id" in refused(place, 10, "correct", "nobody", "--forget")
     for wrong in ((), ("--forget", "--diagnosis", "red")):
