@@ -20,7 +20,9 @@ def in_words(error: ValidationError, form: type[BaseModel], more: str = "") -> s
     section, *rest = map(str, first["loc"])
     known = form.model_fields
     if first["type"] != "extra_forbidden":
-        where = f"[{section}] {rest[0]}" if rest else f"[{section}]"
+        is_part = section in known and hasattr(known[section].annotation, "model_fields")
+        where = f"[{section}]" if is_part else section
+        where += f" {rest[0]}" if rest else ""
         what = str(first["msg"]).removeprefix("Value error, ")
         return f"{where}: {what}; correct it{more}"
     if not rest:

@@ -156,7 +156,7 @@ def test_damaged_files(
         ("seal", '"short"', "no Ed25519 key"),
         ("folder", '"not-there"', "no folder"),
         ("address", '"0.0.0.0:7443"', "mutual TLS"),
-        ("port", "0", "flower.port"),
+        ("port", "0", "[flower] port: Input should be"),
     ],
 )
 def test_settings_that_cannot_be(home: Path, key: str, value: str, words: str) -> None:
