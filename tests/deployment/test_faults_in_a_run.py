@@ -139,8 +139,9 @@ class Teacher:
         return LocalServiceClient(own_address(self._home))
 
     def missing(self) -> list[str]:
-        """Acknowledged cases that the site does not know."""
+        """Acknowledged cases that the site does not know, once its service answers."""
         acknowledged, listed, token = list(self.acknowledged), set(), ""
+        eventually("the local service answers", ONWARD, self.answers)
         with self.service() as service:
             while True:
                 page = service.list_cases(1000, token)
@@ -148,6 +149,15 @@ class Teacher:
                 token = page.next_page_token
                 if not token:
                     return [case for case in acknowledged if case not in listed]
+
+    def answers(self) -> bool:
+        """Whether the local service is up."""
+        try:
+            with self.service() as service:
+                service.status()
+        except ServiceUnavailable:
+            return False
+        return True
 
     def taught(self, more: int, seconds: float) -> None:
         """Wait until so many more cases were acknowledged."""
@@ -275,8 +285,9 @@ def test_the_local_service_ends_while_the_chip_learns(trial: Trial, number: int)
     trial.teacher.pause = 0.0
     for _ in range(TIMES):
         trial.teacher.taught(3, ONWARD)
-        trial.hospitals.clients[TAUGHT_AT].kill("edge_client.local_service", number=number)
+        pid = trial.hospitals.clients[TAUGHT_AT].kill("edge_client.local_service", number=number)
     started = time.monotonic()
+    eventually("it has ended", ONWARD, lambda: not psutil.pid_exists(pid))
     trial.teacher.taught(1, ONWARD)
     trial.teacher.pause = PAUSE
     what = f"{signal.Signals(number).name} of the local service while it learns"
