@@ -107,6 +107,8 @@ class AcceptedSites:
             gone = [name for name, node in self._nodes.items() if registered.get(node) != name]
             for name in gone:
                 del self._nodes[name]
+        # Who comes back may have been mended.
+        self._left_out = {n: why for n, why in self._left_out.items() if n in set(online)}
         taking_part, now = set(self._nodes.values()), time.monotonic()
         nodes = [
             node
