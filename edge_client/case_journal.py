@@ -175,11 +175,10 @@ class CaseJournal:
 
     def facts(self, up_to_round: int | None = None) -> list[CaseFacts]:
         """What `cases` would give, without the images."""
-        codes = {name: self._codes.get(name, known.code) for name, known in self._facts.items()}
         return [
             replace(known, code=code)
             for name, known in self._facts.items()
-            if (code := codes[name]) is not None
+            if (code := self._codes.get(name, known.code)) is not None
             and (up_to_round is None or known.round <= up_to_round)
         ]
 

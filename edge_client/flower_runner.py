@@ -37,7 +37,7 @@ from flwr.supercore.interceptors import (
     RuntimeVersionHttpInterceptor,
     SuperExecAuthHttpInterceptor,
 )
-from flwr.supercore.retry import make_simple_http_retry_invoker
+from flwr.supercore.retry import RetryInvoker, make_simple_http_retry_invoker
 from flwr.supercore.run import Run
 from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.supernode.runtime.run_clientapp import (
@@ -116,16 +116,7 @@ class Runner:
 
     def _serve(self, token: str) -> str:
         """Answer the message of a task; returns the token of a task that took its place, or ""."""
-        client = RuntimeHttpClient.from_server_address(
-            server_address=self._address,
-            insecure=True,
-            root_certificates=None,
-            interceptors=[
-                RuntimeVersionHttpInterceptor(component_name="flwr-clientapp"),
-                RuntimeTokenHttpInterceptor(token),
-            ],
-            retry_invoker=make_simple_http_retry_invoker(),
-        )
+        client = self._client_of_task(token, make_simple_http_retry_invoker())
         over = threading.Event()
         heartbeat = HeartbeatSender(lambda: self._beat(token, over))
         begun = time.time()
@@ -160,6 +151,21 @@ class Runner:
                 heartbeat.stop()
             client.close()  # ends a pull that still waits, too
         return instead
+
+    def _client_of_task(
+        self, token: str, retry_invoker: RetryInvoker | None = None
+    ) -> RuntimeHttpClient:
+        """A connection to the node for one task; without retries unless told."""
+        return RuntimeHttpClient.from_server_address(
+            server_address=self._address,
+            insecure=True,
+            root_certificates=None,
+            interceptors=[
+                RuntimeVersionHttpInterceptor(component_name="flwr-clientapp"),
+                RuntimeTokenHttpInterceptor(token),
+            ],
+            retry_invoker=retry_invoker,
+        )
 
     def _pulled(self, client: RuntimeHttpClient) -> tuple[_Task | None, str]:
         """What there is to do; or None and the token of the next task.
@@ -215,21 +221,13 @@ class Runner:
         A node that was started anew does not know the task, and nobody waits for its answer: the
         process ends with it, be it in the middle of a training, and is there for the next one.
         """
-        client = RuntimeHttpClient.from_server_address(
-            server_address=self._address,
-            insecure=True,
-            root_certificates=None,
-            interceptors=[
-                RuntimeVersionHttpInterceptor(component_name="flwr-clientapp"),
-                RuntimeTokenHttpInterceptor(token),
-            ],
-        )
+        client = self._client_of_task(token)
         try:
             known = bool(client.SendTaskHeartbeat(SendTaskHeartbeatRequest()).success)
         except httpx.HTTPStatusError as error:
-            known = error.response.status_code != httpx.codes.UNAUTHORIZED
-            if known:
+            if error.response.status_code != httpx.codes.UNAUTHORIZED:
                 return False
+            known = False
         except (httpx.HTTPError, OSError):
             return False
         finally:

@@ -44,6 +44,7 @@ _LONGEST_PAUSE = 1800.0
 _LOOK_SECONDS = 3.0
 _PATIENCE = 30.0
 _LATEST = 3
+"""Processes of a run that are asked after: in months it may have been resumed a hundred times."""
 _HEARD_EVERY = timedelta(minutes=1)
 
 
