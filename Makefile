@@ -53,7 +53,8 @@ bench: $(READY)
 	$(ACCURACY) run resnet18 --data $(DATA) --bfloat16 --epochs 24 --out $(OUT)/accuracy
 	for site in $(SOURCES); do \
 		$(ACCURACY) run alone --site $$site --data $(DATA) --out $(OUT)/accuracy || exit 1; done
-	$(ACCURACY) run pooled --initial pretrained --data $(DATA) --out $(OUT)/pretrained
+	for row in pooled test-flips; do \
+		$(ACCURACY) run $$row --initial pretrained --data $(DATA) --out $(OUT)/pretrained || exit 1; done
 	for site in $(SOURCES); do \
 		$(ACCURACY) run alone --site $$site --initial pretrained --data $(DATA) \
 			--out $(OUT)/pretrained || exit 1; done
@@ -63,12 +64,12 @@ bench: $(READY)
 		$(ACCURACY) run $$row --data $(DATA) --epochs 24 --out $(OUT)/ablations || exit 1; done
 	for row in leaky pooled; do \
 		$(ACCURACY) run $$row --data $(DATA) --epochs 96 --seed 0 --out $(OUT)/leaky || exit 1; done
-	$(call federated,federated,--all-symmetries)
-	$(call federated,classes,$(CLASSES) --all-symmetries)
+	$(call federated,federated,)
+	$(call federated,classes,$(CLASSES))
 	$(call federated,cases,$(CASES))
 	$(call federated,labels,$(LABELS))
 	$(call federated,random,--initial random $(LABELS))
-	$(call federated,quantization,--all-symmetries --compression quantization)
+	$(call federated,quantization,--compression quantization)
 	$(BENCH) strategies run --data $(DATA) $(addprefix --sites ,$(LAYOUTS)) \
 		$(addprefix --strategy ,$(STRATEGIES)) --seed 0 --seed 1 --seed 2 \
 		--rounds 24 --qat-rounds 6 --local-epochs 1 --out $(OUT)/strategies

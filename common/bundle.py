@@ -42,7 +42,8 @@ class Card(BaseModel):
     ``sha256`` maps each other file of the bundle to its hash; ``ranges`` are the aggregated
     calibration ranges in chain order; ``parent`` is the version whose weights this one was
     trained from, 0 for the initial weights; ``crop`` is how images must be cropped for it, empty
-    in cards that were written before it was noted.
+    in cards that were written before it was noted; ``all_symmetries`` is whether the run asked its
+    sites to answer by eight views with it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -55,6 +56,7 @@ class Card(BaseModel):
     classes: tuple[str, ...]
     config: QanaConfig
     crop: CropName | Literal[""] = ""
+    all_symmetries: bool = False
     seed: int
     software: dict[str, str]
     sha256: dict[str, str]
@@ -68,7 +70,9 @@ class Card(BaseModel):
 
     def to_bytes(self) -> bytes:
         """Canonical JSON with a seal: the SHA-256 of the same JSON without it."""
-        fields = self.model_dump(mode="json", exclude=set() if self.crop else {"crop"})
+        # Without what earlier versions did not note: their cards' seals hold.
+        later = {name for name in ("crop", "all_symmetries") if not getattr(self, name)}
+        fields = self.model_dump(mode="json", exclude=later)
         sealed = {**fields, "seal": sha256_of(_canonical(fields))}
         return _canonical(sealed)
 

@@ -19,7 +19,7 @@ from common.neurons import NeuronSet
 from common.qana.config import QanaConfig
 from common.saliency.choice import CropName
 
-PROTOCOL = 10
+PROTOCOL = 11
 """Raised whenever a message changes its meaning; both sides must have the same."""
 
 Kind = Literal["handshake", "train", "balance", "evaluate", "deploy", "share", "final"]
@@ -264,16 +264,20 @@ class FinalAsk(_Message):
     all_symmetries: bool = False
 
 
+FinalHead = Literal[
+    "float", "quantized", "akida", "akida_symmetries", "chip", "combined", "symmetries"
+]
+
+
 class FinalReply(_Message):
     """Additive counts per head on the test lesions; no chip head where no program serves.
 
     "combined" is the program's head and the chip's together, which is what a site answers.
-    "symmetries" is the mean of that over an image's eight symmetries, where the run asks for it.
+    "akida_symmetries" and "symmetries" are the means of the program's scores and of both heads'
+    over an image's eight symmetries, where the run asks for it.
     """
 
-    heads: dict[
-        Literal["float", "quantized", "akida", "chip", "combined", "symmetries"], dict[str, Any]
-    ]
+    heads: dict[FinalHead, dict[str, Any]]
     agreement: dict[str, Total]
     seconds: Measured
 

@@ -60,6 +60,7 @@ from common.qana.fold import fold
 from common.qana.networks import model_hash, network
 from common.qana.quantize import CALIBRATION_IMAGES, observe_ranges
 from common.seeds import derive_seed
+from common.test_time_views import over_symmetries
 from edge_client.case_journal import CaseJournal, LabelledCase
 from edge_client.client_folder import pinned_seal
 from edge_client.exemplars import ExemplarStore
@@ -399,6 +400,9 @@ def final(instruction: Instruction, ask: FinalAsk, folder: SiteFolder, data: Sit
         "quantized": keras_logits,
         "akida": program_logits,
     }
+    if ask.all_symmetries:
+        of_views = over_symmetries(program.predict_potentials)
+        scores["akida_symmetries"] = of_views(cases.images)
     n_classes = len(ask.classes)
     try:
         with state_in_use(folder.state):

@@ -66,6 +66,7 @@ def build_bundle(plan: RunPlan, state: RunState, times: StepTimes) -> Bundle:
         classes=state.classes,
         config=plan.config,
         crop=plan.crop,
+        all_symmetries=plan.by_symmetries(state.round),
         seed=plan.seed,
         ranges=state.ranges,
         fit=fit,

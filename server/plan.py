@@ -4,7 +4,14 @@ import json
 import math
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from common.compression import Compression
 from common.data.smote import SHARE
@@ -72,9 +79,10 @@ class RunPlan(BaseModel):
         Share, 0 to 1, of the float rounds after which batch norm's statistics are fixed; 1 for
         never (FixBN, arXiv 2303.06530: sites no longer normalize by their own batches, which are
         unlike, but all by the same statistics, as the program on the chip does).
-    all_symmetries : bool
-        Whether sites answer by the mean over an image's eight symmetries, unless their policies
-        say otherwise.
+    all_symmetries : "never", "last" or "always"
+        Which versions sites answer with by the mean over an image's eight symmetries, unless
+        their policies say otherwise: none, the last one of the run and those that are promoted,
+        or each. It costs eight times the chip's time, so the versions of a few minutes do without.
     site_weights : "cases" or "classes"
         What a site's update counts by, see `server.site_weights`; FedMedian, FedTrimmedAvg and
         Krum weigh all sites alike.
@@ -128,7 +136,7 @@ class RunPlan(BaseModel):
     average: float = Field(default=0.25, ge=0, le=1)
     class_offsets: bool = True
     deploy_every: int = Field(default=1, ge=1)
-    all_symmetries: bool = False
+    all_symmetries: Literal["never", "last", "always"] = "last"
     strategy: Literal[
         "fedavg", "fedprox", "fedadam", "fedyogi", "fedmedian", "fedtrimmedavg", "krum"
     ] = "fedavg"
@@ -141,6 +149,12 @@ class RunPlan(BaseModel):
     deadline: float = Field(default=3600.0, gt=0)
     expected_sites: int = Field(default=1, ge=1)
     gather: float = Field(default=60.0, ge=0)
+
+    @field_validator("all_symmetries", mode="before")
+    @classmethod
+    def _told_by_version(cls, value: object) -> object:
+        """Plans of earlier versions said yes or no, for all versions alike."""
+        return {True: "always", False: "never"}[value] if isinstance(value, bool) else value
 
     @model_validator(mode="after")
     def _has_rounds(self) -> "RunPlan":
@@ -162,6 +176,12 @@ class RunPlan(BaseModel):
     def deploys(self, round_number: int) -> bool:
         """Whether a round, counted from 1, makes a model version and deploys it."""
         return self.ends_phase(round_number) or round_number % self.deploy_every == 0
+
+    def by_symmetries(self, round_number: int) -> bool:
+        """Whether sites are to answer by eight views with the version of a round."""
+        if self.all_symmetries == "last":
+            return round_number == self.rounds
+        return self.all_symmetries == "always"
 
     def version_before(self, round_number: int) -> int:
         """The last model version of the rounds before; 0 where there is none."""

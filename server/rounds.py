@@ -17,6 +17,7 @@ from common.messages import (
     DeployReply,
     EvaluateAsk,
     FinalAsk,
+    FinalHead,
     Instruction,
     ShareAsk,
     TrainReply,
@@ -333,7 +334,7 @@ class Coordinator:
                         version=state.round,
                         original_classes=len(plan.classes),
                         seed=derive_seed(plan.seed, "deploy", site),
-                        all_symmetries=plan.all_symmetries,
+                        all_symmetries=plan.by_symmetries(state.round),
                     ),
                     files=files_for_sites(bundle, self._bundle_key),
                 )
@@ -416,7 +417,7 @@ class Coordinator:
             round=state.round,
             classes=state.classes,
             seed=derive_seed(plan.seed, "final"),
-            all_symmetries=plan.all_symmetries,
+            all_symmetries=plan.by_symmetries(state.round),
         )
         files = {**files_for_sites(bundle, self._bundle_key), FLOAT: bundle.files[FLOAT]}
         replies = self._sites.ask(
@@ -427,16 +428,24 @@ class Coordinator:
                 answer,
                 len(state.classes),
                 self._sites.reported_by(site).n_test,
-                plan.all_symmetries,
+                ask.all_symmetries,
             ),
         )
         self._require_quorum(replies, "final evaluation")
-        pooled = ScoreCounts.zeros(len(state.classes))
-        for site in sorted(replies):
-            pooled = pooled + ScoreCounts.from_json(replies[site].heads["akida"])
-        summary = summarize(pooled, state.classes)
-        shown = _shown(summary.balanced_accuracy.value)
-        return f"balanced accuracy of the Akida program {shown} ({pooled.n} test cases)"
+
+        def told(head: FinalHead) -> tuple[str, int]:
+            pooled = ScoreCounts.zeros(len(state.classes))
+            for site in sorted(replies):
+                if head in replies[site].heads:  # a site without a program has no answers
+                    pooled = pooled + ScoreCounts.from_json(replies[site].heads[head])
+            return _shown(summarize(pooled, state.classes).balanced_accuracy.value), pooled.n
+
+        program, cases = told("akida")
+        answers, _ = told("symmetries" if ask.all_symmetries else "combined")
+        return (
+            f"balanced accuracy of the Akida program {program}, of what sites answer {answers} "
+            f"({cases} test cases)"
+        )
 
     # -- helpers ------------------------------------------------------------------------------
 

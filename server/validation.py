@@ -303,9 +303,12 @@ def check_final(
     ``all_symmetries`` whether it was asked for answers by eight views.
     """
     reply = parsed(answer, FinalReply)
-    of_chip = ("chip", "combined", *(["symmetries"] if all_symmetries else []))
-    serves = any(head in reply.heads for head in ("chip", "combined", "symmetries"))
-    check_heads(reply.heads, ("float", "quantized", "akida", *(of_chip if serves else ())))
+    program: tuple[str, ...] = ("float", "quantized", "akida")
+    of_chip: tuple[str, ...] = ("chip", "combined")
+    if all_symmetries:
+        program, of_chip = (*program, "akida_symmetries"), (*of_chip, "symmetries")
+    serves = any(head in reply.heads for head in of_chip)
+    check_heads(reply.heads, (*program, *(of_chip if serves else ())))
     for counts in reply.heads.values():
         check_counts(counts, n_classes, n_cases)
     check_agreement(reply.agreement, n_cases)

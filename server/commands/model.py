@@ -87,10 +87,11 @@ def describe(model: str, data: Path | None, out: Path, database: str | None, as_
     "quantized network.",
 )
 @click.option(
-    "--all-symmetries",
-    is_flag=True,
+    "--all-symmetries/--one-view",
+    default=None,
     help="Judge the mean of the scores over the eight symmetries of each image (quarter turns and "
-    "flips); takes eight times as long.",
+    "flips), which takes eight times as long, or those of the image alone.  [default: as sites "
+    "were asked to answer with the version]",
 )
 @click.option(
     "--skip-unknown", is_flag=True, help="Leave out images of classes the model does not have."
@@ -115,7 +116,7 @@ def evaluate(
     validation: Path | None,
     backend: "Backend",
     agreement: bool,
-    all_symmetries: bool,
+    all_symmetries: bool | None,
     skip_unknown: bool,
     crop: "CropName | None",
     saliency_weights: str,
@@ -138,6 +139,8 @@ def evaluate(
     from server.model_evaluation import evaluate_bundle, read_folder
 
     card = bundle.card
+    if all_symmetries is None:
+        all_symmetries = card.all_symmetries
     choice = CropChoice(crop or card.crop or CENTRE.name, saliency_weights)
     cropping = crop_of(choice, data=data, cache=cache)
     folder = read_folder(data, card.class_map(), skip_unknown)

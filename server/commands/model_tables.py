@@ -65,6 +65,7 @@ def print_description(told: dict[str, Any]) -> None:
             f"{config['input_size']} x {config['input_size']} RGB, crop "
             + (told.get("crop") or "centre (the card names none)")
         ),
+        "answers": "by eight views" if told.get("all_symmetries") else "by one view",
         "widths": (
             f"stem {config['stem']}, stages {', '.join(map(str, config['widths']))} "
             f"(strides {', '.join(map(str, config['strides']))}; depth {config['depth']}), "
@@ -105,8 +106,9 @@ def print_evaluation(told: dict[str, Any]) -> None:
     console = plain_console()
     console.print(f"model     {told['model']}")
     console.print(f"data      {told['data']}: {told['images']} images")
-    views = ", mean over the 8 symmetries of each image" if told["all_symmetries"] else ""
-    console.print(f"computed  {told['backend']}{views}")
+    eight = told["all_symmetries"]
+    views = "mean over the 8 symmetries of each image" if eight else "one view of each image"
+    console.print(f"computed  {told['backend']}, {views}")
     console.print(f"crop      {told['crop']}")
     for label, count in told["skipped"].items():
         console.print(f"left out  {count} images labelled {label!r}, which the model does not have")

@@ -126,9 +126,14 @@ _OPTIONS = [
     ),
     click.option(
         "--all-symmetries",
-        is_flag=True,
-        help="Sites answer by the mean over an image's eight symmetries: more accurate, eight "
-        "times the work on the chip, for answers and for a version's calibration.",
+        is_flag=False,
+        flag_value="always",
+        default="last",
+        show_default=True,
+        type=click.Choice(["never", "last", "always"]),
+        help="Versions that sites answer with by the mean over an image's eight symmetries: more "
+        "accurate, eight times the work on the chip. The run's last one and those that are "
+        "promoted, or each; without a value: always.",
     ),
     initial_option("pretrained"),
     click.option("--seed", default=0, show_default=True, help="Of everything that is drawn."),

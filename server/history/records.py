@@ -72,10 +72,10 @@ class Round:
 class SiteResult:
     """What one site reported for one step of one round, or why nothing was accepted.
 
-    ``result`` by step: train {"examples", "loss"}; evaluate {"global": counts};
-    final {"float", "quantized", "akida", "chip", "combined", "symmetries": counts}, where counts
-    is the JSON form of `common.metrics.ScoreCounts`. ``bytes_down`` and ``bytes_up`` are the
-    message payloads seen from the site; ``reason`` is empty where ``accepted``.
+    ``result`` by step: train {"examples", "loss"}; evaluate {"global": counts}; final {head:
+    counts} with the heads of `common.messages.FinalReply`, where counts is the JSON form of
+    `common.metrics.ScoreCounts`. ``bytes_down`` and ``bytes_up`` are the message payloads seen
+    from the site; ``reason`` is empty where ``accepted``.
     """
 
     run_id: str

@@ -43,6 +43,7 @@ HEAD_COLOURS = {
     "float": SKY,
     "quantized": ORANGE,
     "akida": BLUE,
+    "akida_symmetries": "#003F66",
     "chip": VERMILION,
     "combined": GREEN,
     "symmetries": PURPLE,

@@ -17,13 +17,14 @@ HEADS = {
     "float": "float network",
     "quantized": "quantized network",
     "akida": "Akida program",
+    "akida_symmetries": "program, eight views",
     "chip": "chip head",
     "combined": "both heads",
     "symmetries": "both, eight views",
 }
 """The forms of the model, in the order in which they are made of each other; last what a site
-answers: the program's head and the chip's together, by one view of an image, and where a run asks
-for it by eight."""
+answers: the program's head and the chip's together. By one view of an image, and where a run
+asks for it by eight."""
 
 _EDGE_KEY = {"quantized": "quantized", "akida": "akida", "chip": "chip_after"}
 

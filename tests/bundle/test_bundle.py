@@ -57,6 +57,13 @@ def test_a_card_names_its_crop_and_one_that_was_written_before_keeps_its_seal() 
         parse_card(card.to_bytes().replace(b'"whole"', b'"round"'))
 
 
+def test_a_card_says_whether_sites_answer_by_eight_views() -> None:
+    before = small_bundle().card
+    assert b"all_symmetries" not in before.to_bytes() and not before.all_symmetries
+    card = before.model_copy(update={"all_symmetries": True})
+    assert parse_card(card.to_bytes()) == card
+
+
 def test_equal_parts_give_equal_bytes(tmp_path: Path) -> None:
     for name in ("a", "b"):
         save_bundle(small_bundle(), tmp_path / name)

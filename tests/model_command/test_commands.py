@@ -129,6 +129,20 @@ def test_all_symmetries_are_judged_together_and_the_conversion_by_itself(
     assert value["agreement"]["images"] == len(images)
     assert value["agreement"]["equal_predictions"] == len(images)
     assert "mean over the 8 symmetries" in invoke(*options).stdout
+    assert "one view of each image" in invoke(*options[:-1]).stdout
+
+
+def test_a_version_is_judged_by_the_views_that_its_sites_answer_by(
+    bundle: Bundle, data: Path, tmp_path: Path
+) -> None:
+    card = bundle.card.model_copy(update={"all_symmetries": True})
+    save_bundle(Bundle(card, bundle.files), tmp_path / "eight")
+    options = ("evaluate", str(tmp_path / "eight"), "--data", data, "--out", tmp_path)
+    asked, said = told(*options), told(*options, "--all-symmetries")
+    assert asked["all_symmetries"] and asked["metrics"] == said["metrics"]
+    assert not told(*options, "--one-view")["all_symmetries"]
+    description = invoke("describe", str(tmp_path / "eight"), "--out", tmp_path).stdout
+    assert "by eight views" in description
 
 
 def test_images_are_cropped_as_they_were_for_training(

@@ -367,11 +367,11 @@ def final(heads: dict[str, Any]) -> Answer:
 
 def test_a_final_report_needs_every_head() -> None:
     heads = dict.fromkeys(("float", "quantized", "akida", "chip", "combined"), COUNTS)
-    eight = {**heads, "symmetries": COUNTS}
+    eight = {**heads, "akida_symmetries": COUNTS, "symmetries": COUNTS}
     assert check_final(final(eight), N_CLASSES, 3, True).heads["symmetries"] == COUNTS
     assert refusal(check_final, final(eight), N_CLASSES, 3) == "counts"  # not asked for
     assert refusal(check_final, final(heads), N_CLASSES, 3, True) == "counts"
-    for missing in ("chip", "combined"):
+    for missing in ("akida_symmetries", "chip", "combined", "symmetries"):
         part = {head: counts for head, counts in eight.items() if head != missing}
         assert refusal(check_final, final(part), N_CLASSES, 3, True) == "counts"
     assert check_final(final(heads), N_CLASSES, 3).heads["akida"] == COUNTS

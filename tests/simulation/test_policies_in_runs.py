@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from flwr.app import Context, Message, RecordDict
 
+from common.bundle import load_bundle
 from common.flower_records import (
     pack_instructions,
     payload_bytes,
@@ -114,7 +115,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     # Batch norm's statistics are most of an update, so they are what there is to clip.
     rounds = {"float_rounds": 2, "qat_rounds": 0, "freeze_batch_norm": 1.0}
     folder = create_tiny(
-        out, data, **rounds, local_epochs=2, all_symmetries=True, class_offsets=True
+        out, data, **rounds, local_epochs=2, all_symmetries="last", class_offsets=True
     )
     homes = [folder / "sites" / f"site-{n}" for n in range(1, 5)]
     for site, text in POLICIES.items():
@@ -162,7 +163,8 @@ def test_a_site_whose_minimum_no_program_reaches_has_none_in_service(run: Finish
     }
     assert len(found) == 2
     final = [e.answer for e in run.listener.of(AWAY, "final")]
-    assert set(json.loads(final[0].reply)["heads"]) == {"float", "quantized", "akida"}
+    heads = {"float", "quantized", "akida", "akida_symmetries"}
+    assert set(json.loads(final[0].reply)["heads"]) == heads
 
 
 HITS = ("old_before", "old_after", "new_before", "new_after")
@@ -255,7 +257,15 @@ def test_answers_are_over_all_symmetries_as_run_and_policy_say(run: Finished) ->
         service = EdgeClient(run.home(site) / "state", read_only=True)
         assert service.status()["all_symmetries"] is expected
         # What eight views are worth is told of every site, whatever it answers by.
-        assert "symmetries" in json.loads(run.listener.of(site, "final")[0].answer.reply)["heads"]
+        heads = json.loads(run.listener.of(site, "final")[0].answer.reply)["heads"]
+        assert {"akida_symmetries", "symmetries"} < set(heads)
+
+
+def test_the_last_version_is_the_one_for_eight_views(run: Finished) -> None:
+    asks = [heard.instruction.ask for heard in run.listener.of(TEACHER, "deploy")]
+    assert [(ask.round, ask.all_symmetries) for ask in asks] == [(1, False), (2, True)]
+    cards = [load_bundle(run.folder / "versions" / str(n)).card for n in (1, 2)]
+    assert [card.all_symmetries for card in cards] == [False, True]
 
 
 def test_hours_of_training_are_counted(run: Finished) -> None:

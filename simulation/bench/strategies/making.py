@@ -166,6 +166,7 @@ def _checked(row: Row, options: Options) -> _Wanted:
         crop=data.crop,
         initial=start_id(options.initial_content),
         deploy_every=max(rounds, 1),  # the last round of each phase is deployed whatever it is
+        all_symmetries="never",  # strategies differ in networks, not in how these are asked
         **options.plan,
     )
     settings = _settings(row, plan, data)
