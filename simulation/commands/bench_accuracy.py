@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -9,6 +10,9 @@ from common.classes import ClassMap
 from common.commands.options import classes_option, saliency_weights_option
 from server.commands.plan_options import initial_option
 from simulation.bench.accuracy.rows import ROW_NAMES, row_of
+
+if TYPE_CHECKING:
+    from simulation.bench.accuracy.deployed import Part
 
 
 @click.group()
@@ -96,6 +100,46 @@ def run(
                     f"{wanted.name} seed {seed}: balanced accuracy {shown} on "
                     f"{record['test']['images']} test images "
                     f"({record_file(out, wanted.name, seed)})"
+                )
+    if as_json:
+        click.echo(json.dumps({"records": records}, indent=2))
+
+
+@accuracy.command()
+@click.argument("runs", nargs=-1, required=True, metavar="RUN...")
+@click.option(
+    "--runs-out", type=click.Path(file_okay=False, path_type=Path), default=Path("fedqana-out"),
+    show_default=True, help="Output folder of the runs.",
+)  # fmt: skip
+@click.option(
+    "--out", type=click.Path(file_okay=False, path_type=Path), default=Path("fedqana-accuracy"),
+    show_default=True, help="Folder of the records; what is there is not made again.",
+)  # fmt: skip
+@click.option(
+    "--on", "part", type=click.Choice(["test", "validation"]), default="test", show_default=True,
+    help="The sites' lesions that are judged; a choice between rows needs those of validation.",
+)  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="Print the records as JSON.")
+def deployed(runs: tuple[str, ...], runs_out: Path, out: Path, part: "Part", as_json: bool) -> None:
+    """Make the records of simulated RUNs as their sites serve them.
+
+    The rows are 'program', the Akida program by one view of an image, and 'answers', what a site
+    answers by the program's head and its own chip's together; 'program-flips' and 'answers-flips'
+    are by eight views. The seed is the run's.
+    """
+    from simulation.bench.accuracy.deployed import make_deployed_records
+    from simulation.run import find_run
+
+    records = []
+    for run in runs:
+        for record in make_deployed_records(find_run(runs_out, run), out, part):
+            records.append(record)
+            found = record["result"]["balanced_accuracy"]["value"]
+            shown = "too few cases" if found is None else f"{found:.3f}"
+            if not as_json:
+                click.echo(
+                    f"{run} {record['row']}: balanced accuracy {shown} on "
+                    f"{record['test']['images']} {part} images"
                 )
     if as_json:
         click.echo(json.dumps({"records": records}, indent=2))

@@ -5,9 +5,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from common.calibration import fit_calibration, probabilities, smoothed_log_prior
+from common.calibration import (
+    Calibration,
+    fit_calibration,
+    probabilities,
+    smoothed_log_prior,
+)
 from common.data.cases import Cases
 from common.metrics import ScoreCounts, balanced_accuracy, summarize
+from common.referral_curve import referral_curve
 from common.reliability import reliability
 from simulation.bench.accuracy.seed_data import SeedCases
 
@@ -39,11 +45,15 @@ def judge(
     dict
         Those of `MetricSummary`, by plain argmax; ``confusion``; ``sites``, balanced accuracy by
         site; ``with_prior``, accuracy and macro-F1 with the training classes' log prior put back;
-        ``ece`` of softmax, and of temperature and prior as a site uses them (None without).
+        ``ece`` of softmax, and of temperature and prior as a site uses them (None without);
+        ``referral``, accuracy over the share of cases that is referred (`common.referral_curve`),
+        the least confident by these probabilities first, or without them by softmax.
     """
     labels, codes = cases.test.labels, cases.codes
     counts = ScoreCounts.from_logits(scores, labels)
     log_prior = smoothed_log_prior(cases.real.class_counts(len(codes)))
+    fitted = _fitted(validation_scores, cases, log_prior)
+    calibrated = fitted.probabilities(scores) if fitted else None
     restored = ScoreCounts.from_logits(scores + prior_strength * log_prior, labels)
     likely = summarize(restored, codes)
     return {
@@ -54,8 +64,29 @@ def judge(
             "accuracy": likely.accuracy.to_json(),
             "macro_f1": likely.macro_f1.to_json(),
         },
-        "ece": _expected_errors(scores, validation_scores, cases, log_prior),
+        "ece": {
+            "softmax": expected_error_of(probabilities(scores), scores, cases.test),
+            "calibrated": (
+                None if calibrated is None else expected_error_of(calibrated, scores, cases.test)
+            ),
+            "temperature": fitted.temperature if fitted else None,
+        },
+        "referral": referral_of(
+            probabilities(scores) if calibrated is None else calibrated, scores, cases.test
+        ),
     }
+
+
+def expected_error_of(shares: NDArray[np.float64], scores: Scores, cases: Cases) -> float:
+    """Expected calibration error of probabilities ``shares`` of the answers by ``scores``."""
+    return reliability(shares, cases.labels, scores.argmax(axis=1)).ece
+
+
+def referral_of(shares: NDArray[np.float64], scores: Scores, cases: Cases) -> dict[str, Any]:
+    """The referral curve of the answers by ``scores``, ``shares`` telling who is unsure."""
+    answers = scores.argmax(axis=1)
+    confidence = shares[np.arange(len(answers)), answers]
+    return referral_curve(confidence, answers, cases.labels, cases.lesion_ids).to_json()
 
 
 def _by_site(scores: Scores, cases: SeedCases) -> dict[str, Any]:
@@ -68,24 +99,12 @@ def _by_site(scores: Scores, cases: SeedCases) -> dict[str, Any]:
     return found
 
 
-def _expected_errors(
-    scores: Scores,
-    validation_scores: Scores | None,
-    cases: SeedCases,
-    log_prior: NDArray[np.float64],
-) -> dict[str, Any]:
-    """Expected calibration errors of the answers by plain argmax (`common.reliability`)."""
-    labels, answers = cases.test.labels, scores.argmax(axis=1)
-    found: dict[str, Any] = {
-        "softmax": reliability(probabilities(scores), labels, answers).ece,
-        "calibrated": None,
-        "temperature": None,
-    }
+def _fitted(
+    validation_scores: Scores | None, cases: SeedCases, log_prior: NDArray[np.float64]
+) -> Calibration | None:
+    """Temperature and prior from validation lesions; None where there are too few."""
     if validation_scores is None:
-        return found
+        return None
     held = cases.validation
     fitted = fit_calibration(validation_scores, held.labels, held.lesion_ids, log_prior)
-    if fitted.is_fitted:
-        found["calibrated"] = reliability(fitted.probabilities(scores), labels, answers).ece
-        found["temperature"] = fitted.temperature
-    return found
+    return fitted if fitted.is_fitted else None

@@ -80,6 +80,11 @@ def markdown(rows: Sequence[dict[str, Any]]) -> str:
             [[row["row"], *(spread(row["sites"].get(site)) for site in sites)] for row in rows],
         ),
     ]
+    if any(row["referral"] for row in rows):
+        tables += [
+            "Balanced accuracy / accuracy of what is left when the least confident are referred:",
+            _referral_table([row for row in rows if row["referral"]]),
+        ]
     shared = [_shared(row) for row in rows if any(row["overlap"].values())]
     backends = sorted({backend for row in rows for backend in row["backends"]})
     return "\n\n".join([*tables, *shared, f"Computed by: {'; '.join(backends)}"])
@@ -110,6 +115,7 @@ def _summary(name: str, records: Sequence[Record]) -> dict[str, Any]:
             site: mean_of_seeds(_value(result.get("sites", {}).get(site)) for result in results)
             for site in sites
         },
+        "referral": _referral(results),
         "overlap": {
             what: max(record.get("overlap", {}).get(what, 0.0) for record in records)
             for what in ("lesions", "images")
@@ -139,6 +145,46 @@ def _pooled_recall(results: Sequence[Any]) -> dict[str, dict[str, int]]:
             counts["hits"] += int(confusion[index, index])
             counts["cases"] += int(confusion[index].sum())
     return pooled
+
+
+def _referral(results: Sequence[Any]) -> dict[str, Any]:
+    """``shares`` that are referred, and at each of them accuracy and balanced accuracy."""
+    curves = [result["referral"] for result in results if "referral" in result]
+    if not curves:
+        return {}
+    return {
+        "shares": curves[0]["shares"],
+        **{
+            name: [
+                mean_of_seeds(estimate["value"] for estimate in at_share)
+                for at_share in zip(*(curve[name] for curve in curves), strict=True)
+            ]
+            for name in ("accuracy", "balanced_accuracy")
+        },
+    }
+
+
+def _referral_table(rows: Sequence[dict[str, Any]]) -> str:
+    shares = rows[0]["referral"]["shares"]
+    shown = [k for k, share in enumerate(shares) if k % 2 == 0]
+    return markdown_table(
+        ["row", *(f"{shares[k]:.0%}" for k in shown)],
+        [
+            [
+                row["row"],
+                *(
+                    f"{_mean(row['referral']['balanced_accuracy'][k])} / "
+                    f"{_mean(row['referral']['accuracy'][k])}"
+                    for k in shown
+                ),
+            ]
+            for row in rows
+        ],
+    )
+
+
+def _mean(value: dict[str, Any]) -> str:
+    return spread({**value, "sd": None})
 
 
 def _check_test_images(records: Sequence[Record]) -> None:

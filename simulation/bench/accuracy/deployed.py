@@ -1,0 +1,173 @@
+"""Records of a simulated run as it is deployed: its program, and what its sites answer."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from common.akida_runtime import available_device
+from common.data.cases import Cases
+from common.errors import SettingsError
+from common.test_time_views import over_symmetries
+from edge_client.service import EdgeClient
+from edge_client.site import SiteData, SiteFolder, relabelled
+from server.plan import RunPlan
+from server.run_folder import RunFolder
+from simulation.bench.accuracy.judging import Scores, expected_error_of, judge, referral_of
+from simulation.bench.accuracy.records import found_record, write_record
+from simulation.bench.accuracy.seed_data import SeedCases, data_name
+from simulation.bench.records import Record, software_versions
+from simulation.run import stored_settings
+
+DEPLOYED_ROWS = ("program", "program-flips", "answers", "answers-flips")
+"""The Akida program alone, and with each site's own chip head; by one view and by eight."""
+
+Part = Literal["test", "validation"]
+
+_NO_SETTINGS = {"run", "seed", "quorum", "deadline", "expected_sites", "gather", "deploy_every"}
+"""Of a plan: they name the run, or decide nothing about its last version."""
+
+
+@dataclass(frozen=True)
+class _Answers:
+    """One part of one site's cases and all rows' scores of it, and the site's own probabilities."""
+
+    cases: Cases
+    scores: dict[str, Scores]
+    probabilities: NDArray[np.float64]
+
+
+def make_deployed_records(folder: Path, out: Path, part: Part = "test") -> list[Record]:
+    """The records of `DEPLOYED_ROWS` of the version in service at the sites of a simulated run.
+
+    Parameters
+    ----------
+    folder : Path
+        The run's.
+    out : Path
+        Where records are kept; what is there is not made again.
+    part : "test" or "validation"
+        Which of the sites' lesions are judged. A choice between rows needs validation lesions;
+        these have no ECE with temperature, as they fit it.
+
+    Raises
+    ------
+    SettingsError
+        A record of another run of this seed is there.
+    ModelNotFound
+        No program is in service at a site.
+    StateDamaged
+        The run's settings cannot be read.
+    """
+    stored = RunFolder(folder).stored_plan()
+    plan = stored.plan
+    settings = {
+        "data": data_name(stored_settings(folder).data),
+        "part": part,
+        **plan.model_dump(mode="json", exclude=_NO_SETTINGS),
+    }
+    there = [found_record(out, row, plan.seed, settings) for row in DEPLOYED_ROWS]
+    if all(there):
+        return [record for record in there if record]
+    homes = [SiteFolder(path) for path in sorted((folder / "sites").iterdir()) if path.is_dir()]
+    if not homes:
+        raise SettingsError(f"{folder} has no sites yet; resume the run first")
+    clients = [EdgeClient(home.state, read_only=True) for home in homes]
+    known = [code for client in clients for code in client.classes]
+    codes = tuple(dict.fromkeys((*plan.classes, *known)))
+    sites = [home.read() for home in homes]
+    pairs = list(zip(clients, sites, strict=True))
+    judged = [_answers(client, site, part, codes) for client, site in pairs]
+    held = None
+    if part == "test":
+        held = [_answers(client, site, "validation", codes) for client, site in pairs]
+    cases = _cases(codes, sites, judged, held)
+    own = "answers-flips" if all(c.status()["all_symmetries"] for c in clients) else "answers"
+    return [
+        _record(row, plan, settings, cases, judged, held, is_own=row == own, out=out)
+        for row in DEPLOYED_ROWS
+    ]
+
+
+def _answers(client: EdgeClient, site: SiteData, part: Part, codes: tuple[str, ...]) -> _Answers:
+    cases = relabelled(getattr(site, part), site.classes, codes)
+    images = cases.images
+    n_own = client.classify_global(images[:1]).shape[1]
+
+    def program(views: NDArray[np.uint8]) -> Scores:
+        scores = np.full((len(views), len(codes)), -np.inf, np.float32)
+        scores[:, :n_own] = client.classify_global(views)
+        return scores
+
+    scores = {
+        "program": program(images),
+        "program-flips": over_symmetries(program)(images),
+        "answers": client.decide(images, codes, False),
+        "answers-flips": client.decide(images, codes, True),
+    }
+    return _Answers(
+        cases, scores, client.calibration().probabilities(client.decide(images, codes), codes)
+    )
+
+
+def _cases(
+    codes: tuple[str, ...],
+    sites: list[SiteData],
+    judged: list[_Answers],
+    held: list[_Answers] | None,
+) -> SeedCases:
+    train = Cases.concatenate([relabelled(site.train, site.classes, codes) for site in sites])
+    empty = train.subset(np.zeros(0, np.int64))
+    names = (site.name for site in sites)
+    return SeedCases(
+        codes,
+        train,
+        train,
+        Cases.concatenate([found.cases for found in held]) if held else empty,
+        Cases.concatenate([found.cases for found in judged]),
+        tuple(n for n, found in zip(names, judged, strict=True) for _ in range(len(found.cases))),
+    )
+
+
+def _record(
+    row: str,
+    plan: RunPlan,
+    settings: dict[str, Any],
+    cases: SeedCases,
+    judged: list[_Answers],
+    held: list[_Answers] | None,
+    *,
+    is_own: bool,
+    out: Path,
+) -> Record:
+    """``is_own``: the row is what sites answer by, so their own probabilities are judged."""
+    scores = np.concatenate([found.scores[row] for found in judged])
+    held_scores = np.concatenate([found.scores[row] for found in held]) if held else None
+    prior_strength = plan.prior_strength if plan.balance == "prior" else 0.0
+    result = judge(scores, held_scores, cases, prior_strength)
+    if is_own and held:
+        own = np.concatenate([found.probabilities for found in judged])
+        result["ece"]["calibrated"] = expected_error_of(own, scores, cases.test)
+        result["ece"]["temperature"] = None  # each site has its own
+        result["referral"] = referral_of(own, scores, cases.test)
+    record: Record = {
+        "row": row,
+        "seed": plan.seed,
+        "settings": settings,
+        "command": f"fedqana bench accuracy deployed {plan.run}"
+        + ("" if held else " --on validation"),
+        "versions": software_versions("cnn2snn", "quantizeml", "flwr"),
+        "backend": available_device().name,
+        "train": _size(cases.train),
+        "test": {**_size(cases.test), "sha256": cases.test_hash()},
+        "overlap": cases.overlap(),
+        "result": result,
+    }
+    write_record(out, record)
+    return record
+
+
+def _size(cases: Cases) -> dict[str, int]:
+    return {"lesions": len(set(cases.lesion_ids)), "images": len(cases)}
