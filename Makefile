@@ -65,6 +65,9 @@ bench: $(READY)
 	for row in leaky pooled; do \
 		$(ACCURACY) run $$row --data $(DATA) --epochs 96 --seed 0 --out $(OUT)/leaky || exit 1; done
 	$(call federated,federated,)
+	for part in test validation; do \
+		$(ACCURACY) deployed federated-0 federated-1 federated-2 --runs-out $(OUT)/federated \
+			--on $$part --out $(OUT)/deployed-$$part || exit 1; done
 	$(call federated,classes,$(CLASSES))
 	$(call federated,cases,$(CASES))
 	$(call federated,labels,$(LABELS))
@@ -72,17 +75,19 @@ bench: $(READY)
 	$(call federated,quantization,--compression quantization)
 	$(BENCH) strategies run --data $(DATA) $(addprefix --sites ,$(LAYOUTS)) \
 		$(addprefix --strategy ,$(STRATEGIES)) --seed 0 --seed 1 --seed 2 \
-		--rounds 24 --qat-rounds 6 --local-epochs 1 --out $(OUT)/strategies
-	$(BENCH) strategies run --data $(DATA) $(addprefix --sites ,$(LAYOUTS)) \
-		$(addprefix --strategy ,$(STRATEGIES)) --seed 0 --seed 1 --seed 2 \
+		--network small --rounds 24 --qat-rounds 6 --out $(OUT)/strategies
+	$(BENCH) strategies run --data $(DATA) --sites source \
+		$(addprefix --strategy ,$(STRATEGIES)) --seed 0 --seed 1 \
 		--network small --rounds 24 --qat-rounds 6 $(CLASSES) --out $(OUT)/small
-	$(BENCH) strategies run --data $(DATA) --sites source --seed 0 --seed 1 --seed 2 \
+	$(BENCH) strategies run --data $(DATA) --sites source --seed 0 --seed 1 \
 		--network small --rounds 24 --qat-rounds 6 $(CLASSES) --compression quantization \
 		--out $(OUT)/small-quantization
 	$(ACCURACY) table $(OUT)/accuracy
 	$(ACCURACY) table $(OUT)/leaky
 	$(ACCURACY) table $(OUT)/ablations
 	$(ACCURACY) table $(OUT)/pretrained
+	$(ACCURACY) table $(OUT)/deployed-test
+	$(ACCURACY) table $(OUT)/deployed-validation
 	for name in federated classes cases labels random quantization; do \
 		$(BIN)/fedqana runs compare --spread $$name-0 $$name-1 $$name-2 --out $(OUT)/federated || exit 1; done
 	$(BENCH) strategies table $(OUT)/strategies --figure $(OUT)/strategies.svg

@@ -25,6 +25,9 @@ from edge_client.case_journal import LabelledCase
 
 PARTS = ("train", "validation", "test")
 
+FILES = ("site.json", "cases.npz", "arrivals.npz")
+"""Those that `SiteFolder.read` reads."""
+
 
 @dataclass(frozen=True)
 class SiteData:

@@ -70,6 +70,7 @@ from edge_client.reporting import judged_on, objection_to_balancing, reported
 from edge_client.run_rounds import SiteRounds
 from edge_client.service import BELOW_MINIMUM, DOES_NOT_FIT, EdgeClient, EdgeSettings
 from edge_client.site import SiteData, SiteFolder, relabelled
+from edge_client.site_cache import SiteCache
 from edge_client.state_lock import state_in_use
 from edge_client.training import TrainSettings, train_locally
 from edge_client.training_progress import TrainingProgress
@@ -77,6 +78,7 @@ from edge_client.training_time import allowed_training
 
 log = logging.getLogger("fedqana.site")
 
+_SITES = SiteCache()
 _SPIKE_SAMPLE = 8
 _POTENTIAL_SPAN = 16.0
 """Chip potentials are brought to at most this: their histogram is then as fine as the logits'."""
@@ -94,7 +96,7 @@ def answer(instruction: Instruction, folder: SiteFolder) -> Answer:
         FinalAsk: final,
     }
     try:
-        data = reported(folder.read(), read_policy(folder.path))
+        data = reported(_SITES.read(folder), read_policy(folder.path))
         return tasks[type(instruction.ask)](instruction, instruction.ask, folder, data)
     except SiteRefused as error:  # it has a code of its own, and is nobody's mistake here
         log.warning("%s: %s", instruction.kind, error)
