@@ -137,7 +137,7 @@ def learning_curves(record: RunRecord) -> Figure:
 
 @styled
 def heads_figure(record: RunRecord) -> Figure:
-    """The headline metrics of the four heads with their 95 % intervals."""
+    """The headline metrics of all heads with their 95 % intervals."""
     figure = Figure(figsize=(8.5, 3.8), layout="constrained")
     axes = figure.add_subplot()
     heads = head_counts(record)
@@ -146,7 +146,7 @@ def heads_figure(record: RunRecord) -> Figure:
     totals = [head.pooled for head in heads]
     codes = class_codes(record, *totals)
     titles = ["accuracy", "balanced\naccuracy", "macro-F1", "AUC", "melanoma sens.\nat 90 % spec."]
-    width = 0.16
+    width = 0.84 / len(heads)  # so that the next metric's are apart
     for index, (head, counts) in enumerate(zip(heads, totals, strict=True)):
         s = summarize(counts, codes)
         metrics = [s.accuracy, s.balanced_accuracy, s.macro_f1, s.macro_auc, s.melanoma_sensitivity]
