@@ -5,25 +5,26 @@ four sites for every one of them took 8 % of a round.
 """
 
 import threading
-from collections import OrderedDict
 from pathlib import Path
 
 from common.data.cases import Cases
 from edge_client.site import FILES, PARTS, SiteData, SiteFolder
 
 LARGEST = 256 * 2**20
-"""Bytes of images that are kept; HAM10000 at 64 x 64 pixels is 123 million. Of more, all are read
-anew each time."""
+"""Bytes of images that are kept; HAM10000 at 64 x 64 pixels is 123 million."""
 
 Stamp = tuple[tuple[int, int, int], ...]
 
 
 class SiteCache:
-    """The data of the sites that were read last, at most ``largest`` bytes of images."""
+    """The data of the sites that were read first, at most ``largest`` bytes of images.
+
+    Sites are asked in turn, so to give way to the one read last would leave none for its next turn.
+    """
 
     def __init__(self, largest: int = LARGEST) -> None:
         self._largest = largest
-        self._kept: OrderedDict[Path, tuple[Stamp, SiteData]] = OrderedDict()
+        self._kept: dict[Path, tuple[Stamp, SiteData]] = {}
         self._lock = threading.Lock()  # Flower serves from several threads
 
     def read(self, folder: SiteFolder) -> SiteData:
@@ -33,19 +34,17 @@ class SiteCache:
         with self._lock:
             stamp, data = self._kept.get(place, (None, None))
             if data is not None and stamp == before:
-                self._kept.move_to_end(place)
                 return data
+            self._kept.pop(place, None)
         data = folder.read()
         for cases in _all_cases(data):
             cases.images.setflags(write=False)
             cases.labels.setflags(write=False)
         with self._lock:
-            self._kept.pop(place, None)
+            size = sum(_size(kept) for _, kept in self._kept.values()) + _size(data)
             # Where a file was replaced meanwhile, nobody knows which one was read.
-            if before is not None and before == _stamp(place):
+            if before is not None and before == _stamp(place) and size <= self._largest:
                 self._kept[place] = before, data
-            while sum(_size(kept) for _, kept in self._kept.values()) > self._largest:
-                self._kept.popitem(last=False)
         return data
 
 

@@ -441,10 +441,12 @@ class Coordinator:
             return _shown(summarize(pooled, state.classes).balanced_accuracy.value), pooled.n
 
         program, cases = told("akida")
-        answers, _ = told("symmetries" if ask.all_symmetries else "combined")
+        both, judged = told("symmetries" if ask.all_symmetries else "combined")
+        views = " by eight views" if ask.all_symmetries else ""
+        fewer = "" if judged == cases else f", of both heads {judged}"
         return (
-            f"balanced accuracy of the Akida program {program}, of what sites answer {answers} "
-            f"({cases} test cases)"
+            f"balanced accuracy of the Akida program {program}, of both heads{views} {both} "
+            f"({cases} test cases{fewer})"
         )
 
     # -- helpers ------------------------------------------------------------------------------

@@ -90,8 +90,8 @@ def describe(model: str, data: Path | None, out: Path, database: str | None, as_
     "--all-symmetries/--one-view",
     default=None,
     help="Judge the mean of the scores over the eight symmetries of each image (quarter turns and "
-    "flips), which takes eight times as long, or those of the image alone.  [default: as sites "
-    "were asked to answer with the version]",
+    "flips), which takes eight times as long, or those of the image alone.  [default: as the run "
+    "that made the version asked its sites to answer]",
 )
 @click.option(
     "--skip-unknown", is_flag=True, help="Leave out images of classes the model does not have."

@@ -65,7 +65,9 @@ def print_description(told: dict[str, Any]) -> None:
             f"{config['input_size']} x {config['input_size']} RGB, crop "
             + (told.get("crop") or "centre (the card names none)")
         ),
-        "answers": "by eight views" if told.get("all_symmetries") else "by one view",
+        "answers": "by eight views, as its run asked"
+        if told.get("all_symmetries")
+        else "by one view",
         "widths": (
             f"stem {config['stem']}, stages {', '.join(map(str, config['widths']))} "
             f"(strides {', '.join(map(str, config['strides']))}; depth {config['depth']}), "

@@ -131,9 +131,9 @@ _OPTIONS = [
         default="last",
         show_default=True,
         type=click.Choice(["never", "last", "always"]),
-        help="Versions that sites answer with by the mean over an image's eight symmetries: more "
-        "accurate, eight times the work on the chip. The run's last one and those that are "
-        "promoted, or each; without a value: always.",
+        help="When sites answer by the mean over an image's eight symmetries, which is more "
+        "accurate and eight times the work on the chip: never; with the run's last version and "
+        "those that are promoted; or always, with every version. Without a value: always.",
     ),
     initial_option("pretrained"),
     click.option("--seed", default=0, show_default=True, help="Of everything that is drawn."),

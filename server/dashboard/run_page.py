@@ -234,7 +234,7 @@ def site_metrics(record: RunRecord) -> Table | None:
 
 def _latest(record: RunRecord) -> HeadCounts | None:
     if is_final(record):
-        for head in ("akida", *HEADS):
+        for head in ("symmetries", "combined", "akida", *HEADS):  # what sites answer, if known
             found = step_counts(record, "final", head)
             if found:
                 number = max(found)

@@ -244,7 +244,7 @@ def _confusions(heads: list[HeadCounts], codes: tuple[str, ...]) -> Section | No
             f"{HEADS[head.head].capitalize()}: {head.pooled.n:,} cases of all sites.",
         )
         for head in heads
-        if head.head in ("akida", "chip")
+        if head.head in ("akida", "chip", heads[-1].head)
     ]
     return Section("Confusion matrices", [], pictures) if pictures else None
 

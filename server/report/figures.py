@@ -194,7 +194,7 @@ def referral_figure(record: RunRecord) -> Figure:
             linewidth=1.5,
             label=HEADS[head.head],
         )
-        # Of the heads in service alone: five bands over each other would hide the lines.
+        # Of the heads in service alone: seven bands over each other would hide the lines.
         if head.head == heads[-1].head:
             low = [np.nan if e.low is None else e.low for e in curve]
             high = [np.nan if e.high is None else e.high for e in curve]

@@ -114,7 +114,7 @@ def test_a_run_s_page_has_rounds_reports_metrics_and_troubles(shown: Dashboard) 
     assert "rosendahl train accepted 12.5 s 1.69 MB / 1.69 MB loss 0.667 over 900 cases" in text
     assert "no reply within 300 s" in text
     assert "late_site was left out: model hash differs" in text
-    assert "Akida program on test lesions" in text
+    assert "Both, eight views on test lesions" in text
     assert page.text.count("<figure>") == 4
     # The pooled loss of round 3 and its balanced accuracy with interval, as on the card.
     assert re.search(r" 3 0\.\d{3} 0\.\d{3}–0\.\d{3} n = 450 0\.667 3 of 4 2 min 00 s float", text)

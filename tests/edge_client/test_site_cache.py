@@ -59,12 +59,12 @@ def test_a_site_that_is_prepared_again(tmp_path: Path) -> None:
         cache.read(folder)
 
 
-def test_the_sites_that_were_read_last_are_kept(tmp_path: Path) -> None:
+def test_no_more_than_fits_is_kept(tmp_path: Path) -> None:
     cache = SiteCache(largest=2 * 3 * 4 * IMAGE)  # of two sites
     folders = [site(tmp_path / name) for name in "abc"]
-    first, second = cache.read(folders[0]), cache.read(folders[1])
-    assert cache.read(folders[0]) is first  # used last, so the second one goes
-    cache.read(folders[2])
-    assert cache.read(folders[0]) is first and cache.read(folders[1]) is not second
-    large = site(tmp_path / "large", n=100)
+    first, second, third = (cache.read(folder) for folder in folders)
+    assert cache.read(folders[0]) is first and cache.read(folders[1]) is second
+    assert cache.read(folders[2]) is not third
+    large = site(folders[0].path, n=100)  # in the place of the first: there is room for the third
     assert cache.read(large) is not cache.read(large)
+    assert cache.read(folders[2]) is cache.read(folders[2])

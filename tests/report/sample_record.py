@@ -3,10 +3,11 @@
 import dataclasses
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
+from common.messages import FinalHead
 from common.metrics import ScoreCounts
 from server.history.records import (
     EdgeUpdate,
@@ -84,7 +85,7 @@ def complete(new_class: str | None = None) -> RunRecord:
             head: counts(
                 100 + i, site, 4 if site == "vienna_dias" else 160, 2.1 - 0.1 * i
             ).to_json()
-            for i, head in enumerate(("float", "quantized", "akida", "chip", "combined"))
+            for i, head in enumerate(get_args(FinalHead))
         }
         agreed = {"images": 80, "equal_predictions": 79, "spikes": 20_480, "equal_spikes": 20_000}
         results.append(_result(ROUNDS, site, "final", {**finals, "agreement": agreed}, 124_000))

@@ -13,7 +13,7 @@ from common.metrics import summarize
 from server.comparison import compare_runs, spread_over_runs
 from server.history.records import RunRecord
 from server.history.store import open_history
-from server.report.readings import head_counts
+from server.report.readings import HEADS, head_counts
 from simulation.cli import cli
 from tests.history.examples import save_all
 from tests.report import sample_record
@@ -51,7 +51,7 @@ def test_every_head_of_every_run_has_its_line(two_runs: list[RunRecord]) -> None
         ("a", "float network"),
         ("a", "quantized network"),
     ]
-    assert len(rows) == 10
+    assert len(rows) == 2 * len(HEADS)
     akida = next(c for c in head_counts(two_runs[0]) if c.head == "akida")
     expected = summarize(akida.pooled, sample_record.CODES).balanced_accuracy
     (row,) = [r for r in rows if (r.run, r.head) == ("a", "Akida program")]
@@ -88,9 +88,9 @@ def test_the_command(two_runs: list[RunRecord], tmp_path: Path) -> None:
             save_all(history, record)
     arguments = ["runs", "compare", "a", "b", "--database", url]
     lines = json.loads(CliRunner().invoke(cli, [*arguments, "--json"]).output)
-    assert [line["run"] for line in lines] == ["a"] * 5 + ["b"] * 5
+    assert [line["run"] for line in lines] == ["a"] * len(HEADS) + ["b"] * len(HEADS)
     spreads = json.loads(CliRunner().invoke(cli, [*arguments, "--spread", "--json"]).output)
-    assert [line["runs"] for line in spreads] == [2] * 5
+    assert [line["runs"] for line in spreads] == [2] * len(HEADS)
     shown = CliRunner().invoke(cli, [*arguments, "--spread"]).output
     mean_shown = f"{spreads[2]['accuracy']['mean']:.3f} ± {spreads[2]['accuracy']['deviation']:.3f}"
     assert "Akida program" in shown and mean_shown in shown

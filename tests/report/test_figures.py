@@ -1,9 +1,12 @@
 """Figures: drawn for any run, the same each time, and with what the record says."""
 
+from typing import get_args
+
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
+from common.messages import FinalHead
 from common.metrics import balanced_accuracy
 from common.referral_curve import curve_of_counts
 from server.report import figures
@@ -81,3 +84,8 @@ def test_referral_figure_plots_each_heads_counts() -> None:
         drawn = np.asarray(lines[HEADS[head.head]].get_ydata())
         np.testing.assert_allclose(drawn, np.array(expected, float))
         assert drawn[-1] > drawn[0]  # confident answers are right more often
+
+
+def test_every_head_of_a_final_test_has_a_name_and_a_colour() -> None:
+    assert tuple(HEADS) == get_args(FinalHead)
+    assert len({figures.HEAD_COLOURS[head] for head in HEADS}) == len(HEADS)

@@ -13,10 +13,11 @@ from common.errors import SettingsError
 from common.test_time_views import over_symmetries
 from edge_client.service import EdgeClient
 from edge_client.site import SiteData, SiteFolder, relabelled
+from server.checkpoint import DONE, CheckpointFile
 from server.plan import RunPlan
 from server.run_folder import RunFolder
 from simulation.bench.accuracy.judging import Scores, expected_error_of, judge, referral_of
-from simulation.bench.accuracy.records import found_record, write_record
+from simulation.bench.accuracy.records import found_record, record_file, write_record
 from simulation.bench.accuracy.seed_data import SeedCases, data_name
 from simulation.bench.records import Record, software_versions
 from simulation.run import stored_settings
@@ -55,7 +56,7 @@ def make_deployed_records(folder: Path, out: Path, part: Part = "test") -> list[
     Raises
     ------
     SettingsError
-        A record of another run of this seed is there.
+        The run is not finished; a record of another run of this seed is there.
     ModelNotFound
         No program is in service at a site.
     StateDamaged
@@ -63,14 +64,21 @@ def make_deployed_records(folder: Path, out: Path, part: Part = "test") -> list[
     """
     stored = RunFolder(folder).stored_plan()
     plan = stored.plan
+    state = CheckpointFile(RunFolder(folder).checkpoint).load()
+    if state is None or state.step != DONE:
+        raise SettingsError(
+            f"run {plan.run} is not finished, so its last version does not serve yet; go on with "
+            f"'fedqana simulate --resume {plan.run}'"
+        )
+    data = stored_settings(folder)
     settings = {
-        "data": data_name(stored_settings(folder).data),
-        "part": part,
         **plan.model_dump(mode="json", exclude=_NO_SETTINGS),
+        "sites": data.model_dump(mode="json", exclude={"seed", "data", "saliency_weights"}),
+        "data": data_name(data.data),
+        "part": part,
     }
-    there = [found_record(out, row, plan.seed, settings) for row in DEPLOYED_ROWS]
-    if all(there):
-        return [record for record in there if record]
+    if there := _found(out, plan, settings):
+        return there
     homes = [SiteFolder(path) for path in sorted((folder / "sites").iterdir()) if path.is_dir()]
     if not homes:
         raise SettingsError(f"{folder} has no sites yet; resume the run first")
@@ -84,11 +92,24 @@ def make_deployed_records(folder: Path, out: Path, part: Part = "test") -> list[
     if part == "test":
         held = [_answers(client, site, "validation", codes) for client, site in pairs]
     cases = _cases(codes, sites, judged, held)
-    own = "answers-flips" if all(c.status()["all_symmetries"] for c in clients) else "answers"
+    views = {bool(client.status()["all_symmetries"]) for client in clients}
+    own = "" if len(views) > 1 else "answers-flips" if views.pop() else "answers"
     return [
         _record(row, plan, settings, cases, judged, held, is_own=row == own, out=out)
         for row in DEPLOYED_ROWS
     ]
+
+
+def _found(out: Path, plan: RunPlan, settings: dict[str, Any]) -> list[Record]:
+    """The run's records where all are there; SettingsError where one is of another run."""
+    there = [found_record(out, row, plan.seed, settings) for row in DEPLOYED_ROWS]
+    for row, record in zip(DEPLOYED_ROWS, there, strict=True):
+        if record is not None and record.get("run") != plan.run:
+            raise SettingsError(
+                f"{record_file(out, row, plan.seed)} is of run {record.get('run')}, not of "
+                f"{plan.run}, which has the same seed and settings; give another --out"
+            )
+    return [record for record in there if record] if all(there) else []
 
 
 def _answers(client: EdgeClient, site: SiteData, part: Part, codes: tuple[str, ...]) -> _Answers:
@@ -142,7 +163,7 @@ def _record(
     is_own: bool,
     out: Path,
 ) -> Record:
-    """``is_own``: the row is what sites answer by, so their own probabilities are judged."""
+    """``is_own``: the row is what all sites answer by, so their own probabilities are judged."""
     scores = np.concatenate([found.scores[row] for found in judged])
     held_scores = np.concatenate([found.scores[row] for found in held]) if held else None
     prior_strength = plan.prior_strength if plan.balance == "prior" else 0.0
@@ -154,6 +175,7 @@ def _record(
         result["referral"] = referral_of(own, scores, cases.test)
     record: Record = {
         "row": row,
+        "run": plan.run,
         "seed": plan.seed,
         "settings": settings,
         "command": f"fedqana bench accuracy deployed {plan.run}"

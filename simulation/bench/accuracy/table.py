@@ -82,7 +82,7 @@ def markdown(rows: Sequence[dict[str, Any]]) -> str:
     ]
     if any(row["referral"] for row in rows):
         tables += [
-            "Balanced accuracy / accuracy of what is left when the least confident are referred:",
+            "Accuracy / balanced accuracy of what is left when the least confident are referred:",
             _referral_table([row for row in rows if row["referral"]]),
         ]
     shared = [_shared(row) for row in rows if any(row["overlap"].values())]
@@ -148,7 +148,10 @@ def _pooled_recall(results: Sequence[Any]) -> dict[str, dict[str, int]]:
 
 
 def _referral(results: Sequence[Any]) -> dict[str, Any]:
-    """``shares`` that are referred, and at each of them accuracy and balanced accuracy."""
+    """``shares`` that are referred, and at each of them accuracy and balanced accuracy.
+
+    The latter has no value where some class has no case left: it would be of other classes.
+    """
     curves = [result["referral"] for result in results if "referral" in result]
     if not curves:
         return {}
@@ -156,7 +159,9 @@ def _referral(results: Sequence[Any]) -> dict[str, Any]:
         "shares": curves[0]["shares"],
         **{
             name: [
-                mean_of_seeds(estimate["value"] for estimate in at_share)
+                mean_of_seeds(
+                    [] if any(e["note"] for e in at_share) else (e["value"] for e in at_share)
+                )
                 for at_share in zip(*(curve[name] for curve in curves), strict=True)
             ]
             for name in ("accuracy", "balanced_accuracy")
@@ -173,8 +178,8 @@ def _referral_table(rows: Sequence[dict[str, Any]]) -> str:
             [
                 row["row"],
                 *(
-                    f"{_mean(row['referral']['balanced_accuracy'][k])} / "
-                    f"{_mean(row['referral']['accuracy'][k])}"
+                    f"{_mean(row['referral']['accuracy'][k])} / "
+                    f"{_mean(row['referral']['balanced_accuracy'][k])}"
                     for k in shown
                 ),
             ]
