@@ -15,6 +15,12 @@ if TYPE_CHECKING:
     from simulation.bench.accuracy.deployed import Part
 
 
+_out = click.option(
+    "--out", type=click.Path(file_okay=False, path_type=Path), default=Path("fedqana-accuracy"),
+    show_default=True, help="Folder of the records; what is there is not made again.",
+)  # fmt: skip
+
+
 @click.group()
 def accuracy() -> None:
     """Measure accuracy on whole lesions, one row of a table at a time.
@@ -60,10 +66,7 @@ def accuracy() -> None:
 @click.option(
     "--threads", type=click.IntRange(1), help="Processor threads.  [default: TensorFlow's choice]"
 )
-@click.option(
-    "--out", type=click.Path(file_okay=False, path_type=Path), default=Path("fedqana-accuracy"),
-    show_default=True, help="Folder of the records; what is there is not made again.",
-)  # fmt: skip
+@_out
 @initial_option("random")
 @saliency_weights_option
 @classes_option
@@ -111,10 +114,7 @@ def run(
     "--runs-out", type=click.Path(file_okay=False, path_type=Path), default=Path("fedqana-out"),
     show_default=True, help="Output folder of the runs.",
 )  # fmt: skip
-@click.option(
-    "--out", type=click.Path(file_okay=False, path_type=Path), default=Path("fedqana-accuracy"),
-    show_default=True, help="Folder of the records; what is there is not made again.",
-)  # fmt: skip
+@_out
 @click.option(
     "--on", "part", type=click.Choice(["test", "validation"]), default="test", show_default=True,
     help="The sites' lesions that are judged; a choice between rows needs those of validation.",
