@@ -25,7 +25,8 @@ from edge_client.case_journal import LabelledCase
 
 PARTS = ("train", "validation", "test")
 
-FILES = ("site.json", "cases.npz", "arrivals.npz")
+_ABOUT, _CASES, _ARRIVALS = "site.json", "cases.npz", "arrivals.npz"
+FILES = (_ABOUT, _CASES, _ARRIVALS)
 """Those that `SiteFolder.read` reads."""
 
 
@@ -87,7 +88,7 @@ class SiteFolder:
     def write(self, data: SiteData) -> None:
         """Store a site's data; an existing state is left as it is."""
         write_atomically(
-            self.path / "site.json",
+            self.path / _ABOUT,
             json.dumps(
                 {
                     "name": data.name,
@@ -98,9 +99,9 @@ class SiteFolder:
             ).encode(),
         )
         parts = {part: getattr(data, part) for part in PARTS}
-        write_atomically(self.path / "cases.npz", to_npz(_flatten(parts)))
+        write_atomically(self.path / _CASES, to_npz(_flatten(parts)))
         write_atomically(
-            self.path / "arrivals.npz",
+            self.path / _ARRIVALS,
             to_npz({**_flatten({"arrivals": data.arrivals}), "rounds": data.arrival_rounds}),
         )
         (self.path / "smote.npz").unlink(missing_ok=True)  # made of cases that may be gone now
@@ -108,16 +109,16 @@ class SiteFolder:
     def codes(self) -> tuple[str, ...]:
         """The class map's codes; empty where the folder has no data yet."""
         try:
-            return tuple(json.loads((self.path / "site.json").read_text())["classes"])
+            return tuple(json.loads((self.path / _ABOUT).read_text())["classes"])
         except (OSError, ValueError, KeyError, TypeError):
             return ()
 
     def read(self) -> SiteData:
         """The site's data; DataNotFound or DataUnreadable where the folder has none."""
         try:
-            about = json.loads((self.path / "site.json").read_text())
-            arrays = from_npz((self.path / "cases.npz").read_bytes())
-            arrived = from_npz((self.path / "arrivals.npz").read_bytes())
+            about = json.loads((self.path / _ABOUT).read_text())
+            arrays = from_npz((self.path / _CASES).read_bytes())
+            arrived = from_npz((self.path / _ARRIVALS).read_bytes())
             parts = {part: _unflatten(arrays, part) for part in PARTS}
             return SiteData(
                 name=str(about["name"]),

@@ -101,7 +101,7 @@ def _deliver(
                     version=_ROUND,
                     original_classes=original,
                     seed=derive_seed(plan.seed, "deploy", site),
-                    all_symmetries=plan.all_symmetries != "never",
+                    all_symmetries=plan.by_symmetries(plan.rounds),  # as with a run's last
                 ),
                 files=files,
             )

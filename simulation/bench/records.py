@@ -4,7 +4,7 @@ A record holds numbers and settings only.
 """
 
 import json
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -67,6 +67,11 @@ def check_same(noted: Mapping[str, Any], wanted: Mapping[str, Any], file: Path) 
 def store_record(file: Path, record: Record) -> None:
     """Store a record, whole or not at all; StorageFull where that cannot be done."""
     write_atomically(file, (json.dumps(record, indent=2) + "\n").encode())
+
+
+def size_of(lesion_ids: Sequence[str]) -> dict[str, int]:
+    """How many lesions and images there are, from the images' lesion ids."""
+    return {"lesions": len(set(lesion_ids)), "images": len(lesion_ids)}
 
 
 def hash_of_cases(cases: Cases) -> str:

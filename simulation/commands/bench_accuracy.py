@@ -13,7 +13,7 @@ from simulation.bench.accuracy.rows import ROW_NAMES, row_of
 
 if TYPE_CHECKING:
     from simulation.bench.accuracy.deployed import Part
-
+    from simulation.bench.records import Record
 
 _out = click.option(
     "--out", type=click.Path(file_okay=False, path_type=Path), default=Path("fedqana-accuracy"),
@@ -96,14 +96,9 @@ def run(
         for seed in seeds:
             record = make_record(wanted, seed, options)
             records.append(record)
-            found = record["result"]["balanced_accuracy"]["value"]
-            shown = "too few cases" if found is None else f"{found:.3f}"
             if not as_json:
-                click.echo(
-                    f"{wanted.name} seed {seed}: balanced accuracy {shown} on "
-                    f"{record['test']['images']} test images "
-                    f"({record_file(out, wanted.name, seed)})"
-                )
+                file = record_file(out, wanted.name, seed)
+                click.echo(f"{wanted.name} seed {seed}: {_reached(record)} test images ({file})")
     if as_json:
         click.echo(json.dumps({"records": records}, indent=2))
 
@@ -134,13 +129,8 @@ def deployed(runs: tuple[str, ...], runs_out: Path, out: Path, part: "Part", as_
     for run in runs:
         for record in make_deployed_records(find_run(runs_out, run), out, part):
             records.append(record)
-            found = record["result"]["balanced_accuracy"]["value"]
-            shown = "too few cases" if found is None else f"{found:.3f}"
             if not as_json:
-                click.echo(
-                    f"{run} {record['row']}: balanced accuracy {shown} on "
-                    f"{record['test']['images']} {part} images"
-                )
+                click.echo(f"{run} {record['row']}: {_reached(record)} {part} images")
     if as_json:
         click.echo(json.dumps({"records": records}, indent=2))
 
@@ -155,6 +145,12 @@ def table(folder: Path, as_json: bool) -> None:
 
     rows = summarized(all_records(folder))
     click.echo(json.dumps({"rows": rows}, indent=2) if as_json else markdown(rows))
+
+
+def _reached(record: "Record") -> str:
+    found = record["result"]["balanced_accuracy"]["value"]
+    shown = "too few cases" if found is None else f"{found:.3f}"
+    return f"balanced accuracy {shown} on {record['test']['images']}"
 
 
 def _use_threads(threads: int) -> None:

@@ -7,6 +7,7 @@ from flwr.supercore.task_identity import TaskIdentity
 
 from common.keys import new_seal
 from edge_client.flower import app as deployed
+from edge_client.policy import POLICY
 from edge_client.service import EdgeClient
 from server.delivery import deliver
 from server.delivery_order import Delivered
@@ -26,7 +27,7 @@ def test_a_promoted_version(said: str, eight: bool, tmp_path: Path) -> None:
     folder = run_tiny(tmp_path, float_rounds=2, qat_rounds=0, all_symmetries=said)
     sites = sorted(path for path in (folder / "sites").iterdir() if path.is_dir())
     for site in sites:
-        (site / "policy.toml").write_text(ALWAYS_SWITCH)
+        (site / POLICY).write_text(ALWAYS_SWITCH)
     run = RunFolder(folder)
     delivery = RunFolder(tmp_path / "delivery")
     stored = run.stored_plan()

@@ -16,10 +16,10 @@ from edge_client.site import SiteData, SiteFolder, relabelled
 from server.checkpoint import DONE, CheckpointFile
 from server.plan import RunPlan
 from server.run_folder import RunFolder
-from simulation.bench.accuracy.judging import Scores, expected_error_of, judge, referral_of
+from simulation.bench.accuracy.judging import Scores, judge
 from simulation.bench.accuracy.records import found_record, record_file, write_record
 from simulation.bench.accuracy.seed_data import SeedCases, data_name
-from simulation.bench.records import Record, software_versions
+from simulation.bench.records import Record, size_of, software_versions
 from simulation.run import stored_settings
 
 DEPLOYED_ROWS = ("program", "program-flips", "answers", "answers-flips")
@@ -33,10 +33,14 @@ _NO_SETTINGS = {"run", "seed", "quorum", "deadline", "expected_sites", "gather",
 
 @dataclass(frozen=True)
 class _Answers:
-    """One part of one site's cases and all rows' scores of it, and the site's own probabilities."""
+    """All rows' scores of one part of a site's cases.
+
+    ``own_row`` is the one that the site answers by, ``probabilities`` are those it gives with it.
+    """
 
     cases: Cases
     scores: dict[str, Scores]
+    own_row: str
     probabilities: NDArray[np.float64]
 
 
@@ -80,8 +84,6 @@ def make_deployed_records(folder: Path, out: Path, part: Part = "test") -> list[
     if there := _found(out, plan, settings):
         return there
     homes = [SiteFolder(path) for path in sorted((folder / "sites").iterdir()) if path.is_dir()]
-    if not homes:
-        raise SettingsError(f"{folder} has no sites yet; resume the run first")
     clients = [EdgeClient(home.state, read_only=True) for home in homes]
     known = [code for client in clients for code in client.classes]
     codes = tuple(dict.fromkeys((*plan.classes, *known)))
@@ -92,12 +94,7 @@ def make_deployed_records(folder: Path, out: Path, part: Part = "test") -> list[
     if part == "test":
         held = [_answers(client, site, "validation", codes) for client, site in pairs]
     cases = _cases(codes, sites, judged, held)
-    views = {bool(client.status()["all_symmetries"]) for client in clients}
-    own = "" if len(views) > 1 else "answers-flips" if views.pop() else "answers"
-    return [
-        _record(row, plan, settings, cases, judged, held, is_own=row == own, out=out)
-        for row in DEPLOYED_ROWS
-    ]
+    return [_record(row, plan, settings, cases, judged, held, out) for row in DEPLOYED_ROWS]
 
 
 def _found(out: Path, plan: RunPlan, settings: dict[str, Any]) -> list[Record]:
@@ -128,9 +125,9 @@ def _answers(client: EdgeClient, site: SiteData, part: Part, codes: tuple[str, .
         "answers": client.decide(images, codes, False),
         "answers-flips": client.decide(images, codes, True),
     }
-    return _Answers(
-        cases, scores, client.calibration().probabilities(client.decide(images, codes), codes)
-    )
+    own_row = "answers-flips" if client.status()["all_symmetries"] else "answers"
+    own = client.calibration().probabilities(scores[own_row], codes)
+    return _Answers(cases, scores, own_row, own)
 
 
 def _cases(
@@ -159,20 +156,14 @@ def _record(
     cases: SeedCases,
     judged: list[_Answers],
     held: list[_Answers] | None,
-    *,
-    is_own: bool,
     out: Path,
 ) -> Record:
-    """``is_own``: the row is what all sites answer by, so their own probabilities are judged."""
     scores = np.concatenate([found.scores[row] for found in judged])
     held_scores = np.concatenate([found.scores[row] for found in held]) if held else None
     prior_strength = plan.prior_strength if plan.balance == "prior" else 0.0
-    result = judge(scores, held_scores, cases, prior_strength)
-    if is_own and held:
+    own = None  # the sites' own probabilities, where the row is what all of them answer by
+    if held and all(found.own_row == row for found in judged):
         own = np.concatenate([found.probabilities for found in judged])
-        result["ece"]["calibrated"] = expected_error_of(own, scores, cases.test)
-        result["ece"]["temperature"] = None  # each site has its own
-        result["referral"] = referral_of(own, scores, cases.test)
     record: Record = {
         "row": row,
         "run": plan.run,
@@ -182,14 +173,10 @@ def _record(
         + ("" if held else " --on validation"),
         "versions": software_versions("cnn2snn", "quantizeml", "flwr"),
         "backend": available_device().name,
-        "train": _size(cases.train),
-        "test": {**_size(cases.test), "sha256": cases.test_hash()},
+        "train": size_of(cases.train.lesion_ids),
+        "test": {**size_of(cases.test.lesion_ids), "sha256": cases.test_hash()},
         "overlap": cases.overlap(),
-        "result": result,
+        "result": judge(scores, held_scores, cases, prior_strength, own),
     }
     write_record(out, record)
     return record
-
-
-def _size(cases: Cases) -> dict[str, int]:
-    return {"lesions": len(set(cases.lesion_ids)), "images": len(cases)}

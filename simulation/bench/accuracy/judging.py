@@ -26,7 +26,11 @@ def shown_accuracy(scores: Scores, cases: Cases) -> float | None:
 
 
 def judge(
-    scores: Scores, validation_scores: Scores | None, cases: SeedCases, prior_strength: float
+    scores: Scores,
+    validation_scores: Scores | None,
+    cases: SeedCases,
+    prior_strength: float,
+    own: NDArray[np.float64] | None = None,
 ) -> dict[str, Any]:
     """Metrics of test scores as JSON values.
 
@@ -39,6 +43,8 @@ def judge(
     cases : SeedCases
     prior_strength : float
         tau of the logit adjustment the network was trained with.
+    own : float64 array, shape (n, C), optional
+        Probabilities of ``cases.test`` that are calibrated already, in place of a temperature here.
 
     Returns
     -------
@@ -52,8 +58,8 @@ def judge(
     labels, codes = cases.test.labels, cases.codes
     counts = ScoreCounts.from_logits(scores, labels)
     log_prior = smoothed_log_prior(cases.real.class_counts(len(codes)))
-    fitted = _fitted(validation_scores, cases, log_prior)
-    calibrated = fitted.probabilities(scores) if fitted else None
+    fitted = None if own is not None else _fitted(validation_scores, cases, log_prior)
+    calibrated = fitted.probabilities(scores) if fitted else own
     restored = ScoreCounts.from_logits(scores + prior_strength * log_prior, labels)
     likely = summarize(restored, codes)
     return {
@@ -65,24 +71,24 @@ def judge(
             "macro_f1": likely.macro_f1.to_json(),
         },
         "ece": {
-            "softmax": expected_error_of(probabilities(scores), scores, cases.test),
+            "softmax": _expected_error(probabilities(scores), scores, cases.test),
             "calibrated": (
-                None if calibrated is None else expected_error_of(calibrated, scores, cases.test)
+                None if calibrated is None else _expected_error(calibrated, scores, cases.test)
             ),
             "temperature": fitted.temperature if fitted else None,
         },
-        "referral": referral_of(
+        "referral": _referral(
             probabilities(scores) if calibrated is None else calibrated, scores, cases.test
         ),
     }
 
 
-def expected_error_of(shares: NDArray[np.float64], scores: Scores, cases: Cases) -> float:
+def _expected_error(shares: NDArray[np.float64], scores: Scores, cases: Cases) -> float:
     """Expected calibration error of probabilities ``shares`` of the answers by ``scores``."""
     return reliability(shares, cases.labels, scores.argmax(axis=1)).ece
 
 
-def referral_of(shares: NDArray[np.float64], scores: Scores, cases: Cases) -> dict[str, Any]:
+def _referral(shares: NDArray[np.float64], scores: Scores, cases: Cases) -> dict[str, Any]:
     """The referral curve of the answers by ``scores``, ``shares`` telling who is unsure."""
     answers = scores.argmax(axis=1)
     confidence = shares[np.arange(len(answers)), answers]

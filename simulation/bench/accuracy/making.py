@@ -27,7 +27,7 @@ from simulation.bench.accuracy.judging import Scores, judge, shown_accuracy
 from simulation.bench.accuracy.records import found_record, record_file, stem_of, write_record
 from simulation.bench.accuracy.rows import ALONE, FLIPS, LEAKY, POOLED, Row, row_of
 from simulation.bench.accuracy.seed_data import VIEWS, SeedCases, data_name, seed_cases
-from simulation.bench.records import Record, software_versions
+from simulation.bench.records import Record, size_of, software_versions
 
 CONFIGS = {"default": QanaConfig(), "small": DEMO_CONFIG}
 
@@ -108,10 +108,10 @@ def make_record(row: Row, seed: int, options: Options) -> Record:
         "threads": tf.config.threading.get_intra_op_parallelism_threads() or "all",
         "parameters": int(sum(np.prod(w.shape) for w in model.trainable_weights)),
         "train": {
-            **_size(cases.real.lesion_ids),
+            **size_of(cases.real.lesion_ids),
             "made_by_smote": len(cases.train) - len(cases.real),
         },
-        "test": {**_size(cases.test.lesion_ids), "sha256": cases.test_hash()},
+        "test": {**size_of(cases.test.lesion_ids), "sha256": cases.test_hash()},
         "overlap": cases.overlap(),
     }
     if row.name == FLIPS:
@@ -211,10 +211,6 @@ def _flipped(
 def _use_bfloat16(wanted: bool) -> None:
     """Whether TensorFlow's graphs compute in bfloat16 where oneDNN can; weights stay float32."""
     tf.config.optimizer.set_experimental_options({"auto_mixed_precision_onednn_bfloat16": wanted})
-
-
-def _size(lesion_ids: tuple[str, ...]) -> dict[str, int]:
-    return {"lesions": len(set(lesion_ids)), "images": len(lesion_ids)}
 
 
 def _weights_file(options: Options, row: Row, seed: int) -> Path:
