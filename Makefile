@@ -32,8 +32,8 @@ STRATEGIES := fedavg fedprox fedadam fedyogi fedmedian fedtrimmedavg krum
 # An OUT of an earlier version has other defaults' runs by these names: take a new one.
 # Defaults of before: a phase ended with its last network, without offsets of the classes; then sites
 # counted by classes; at first quantized rounds learned labels.
-CASES := --average 0 --no-class-offsets
-CLASSES := --site-weights classes --no-class-offsets
+CASES := --average 0 --no-class-offsets --fine-tuning-epochs 0
+CLASSES := --site-weights classes --no-class-offsets --fine-tuning-epochs 0
 LABELS := $(CASES) --qat-rounds 8 --distillation 0 --qat-learning-rate 1e-4
 # Three seeds of a federated run: its name and its options.
 define federated

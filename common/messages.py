@@ -19,7 +19,7 @@ from common.neurons import NeuronSet
 from common.qana.config import QanaConfig
 from common.saliency.choice import CropName
 
-PROTOCOL = 11
+PROTOCOL = 12
 """Raised whenever a message changes its meaning; both sides must have the same."""
 
 Kind = Literal["handshake", "train", "balance", "evaluate", "deploy", "share", "final"]
@@ -184,7 +184,9 @@ class DeployAsk(_Message):
 
     The run started with the first ``original_classes`` of the bundle's classes; what a site
     reports of new classes is about all others. With ``all_symmetries`` the site answers by the
-    mean over an image's eight symmetries, unless its policy says otherwise.
+    mean over an image's eight symmetries, unless its policy says otherwise. With ``fine_tuning`` it
+    trains the version on for itself, as that says, and serves what it gains by; its run, round,
+    phase, classes and network are this message's.
     """
 
     run: str
@@ -193,6 +195,7 @@ class DeployAsk(_Message):
     original_classes: int = Field(ge=1)
     seed: int = Field(ge=0)
     all_symmetries: bool = False
+    fine_tuning: TrainAsk | None = None
 
 
 class DeployReply(_Message):
@@ -201,6 +204,7 @@ class DeployReply(_Message):
     Counts of the chip's head are over the version's classes, then ``new_classes``. ``neurons`` are
     those that the site taught to classes that the run did not start with, learned on this
     version's spikes; None where it has none, serves another version or does not share.
+    ``fine_tuned`` is whether the program in service is one that the site trained on for itself.
     """
 
     switched: bool
@@ -219,6 +223,7 @@ class DeployReply(_Message):
     latency_ms: Measured | None = None
     power_mw: Measured | None = None
     neurons: NeuronSet | None = None
+    fine_tuned: bool = False
     seconds: Measured
 
 

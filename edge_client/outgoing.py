@@ -74,6 +74,7 @@ _CATEGORIES = {
     "switched": "version",
     "reason": "version",
     "in_service": "version",
+    "fine_tuned": "version",
     "seconds": "times",
     "latency_ms": "times",
     "power_mw": "power",

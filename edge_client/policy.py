@@ -61,8 +61,15 @@ class TrainingPolicy(_Section):
     max_epochs: int = Field(
         0,
         ge=0,
-        description="Passes over the cases in one round, at most; where the coordinator asks for "
-        "more, fewer are trained. 0 for as many as it asks.",
+        description="Passes over the cases in one training, at most; where the coordinator asks "
+        "for more, fewer are trained. 0 for as many as it asks.",
+    )
+    fine_tune: bool = Field(
+        True,
+        description="Whether a run's last version, or a promoted one, is trained on here for this "
+        "site alone, if the run asks for it, and what came of it put into service where it has the "
+        "higher balanced accuracy on the held-back validation cases. Its weights never leave the "
+        "site. It is training: take_part, window, hours_per_day and max_epochs hold for it, too.",
     )
     max_threads: int = Field(
         0,

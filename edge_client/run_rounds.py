@@ -13,6 +13,8 @@ from pathlib import Path
 from common.errors import StateDamaged
 from common.files import write_atomically
 from edge_client.case_journal import CaseJournal
+from edge_client.client_folder import pinned_seal
+from edge_client.site import SiteFolder
 from edge_client.versions import VersionFolder
 
 # In a folder of its own: in the state folder what looks half-written is cleared away.
@@ -84,6 +86,11 @@ class SiteRounds:
             raise StateDamaged(
                 f"{path} is not what was written there; restore it from a backup"
             ) from error
+
+
+def rounds_of(folder: SiteFolder, run: str) -> SiteRounds:
+    """Where the rounds of a run of the site's coordinator lie among the site's own."""
+    return SiteRounds(folder.state, run, (pinned_seal(folder.path) or "")[:8])
 
 
 def _last_round(state_dir: Path) -> int:

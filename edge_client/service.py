@@ -107,6 +107,8 @@ class EdgeClient:
         store: ExemplarStore,
         validation: Cases,
         counts: Mapping[str, int] | None = None,
+        *,
+        made_of: str = "",
     ) -> InstallReport:
         """Relearn store and journal on ``program`` and switch over to it unless it is worse.
 
@@ -129,6 +131,9 @@ class EdgeClient:
             The site's training cases of each class code: how frequent classes are there, which
             probabilities are calibrated to together with the journal's cases. Without them the
             scores' own temperature is fitted only.
+        made_of : str
+            SHA-256 of the coordinator's program, where ``program`` is the site's own, fine-tuned
+            from it; empty where it is that itself.
 
         Raises
         ------
@@ -164,6 +169,7 @@ class EdgeClient:
             serving = Serving(version, before.program, before.head, [])
             registry = self._versions.report(previous).registry
             store = self._first_store(previous)
+            made_of = self._versions.report(previous).made_of
         report = InstallReport(
             version=version,
             round=round_number,
@@ -185,6 +191,7 @@ class EdgeClient:
             rule=rule,
             registry=registry,
             all_symmetries=self._settings.all_symmetries,
+            made_of=made_of,
         )
         frequent = Counter(counts or {})
         if counts:
@@ -359,15 +366,17 @@ class EdgeClient:
     def status(self) -> dict[str, Any]:
         """What is in service and how much it has learned, as plain JSON values."""
         serving = self.in_service()
+        report = self._versions.report(serving.version)
         return {
             "version": serving.version,
-            "serving": self._served_by(serving.version),
+            "serving": report.serving,
             "classes": list(serving.head.classes),
             "neurons": serving.head.learner.neurons,
             "cases_learned": len(serving.learned),
             "cases_journalled": len(self.journal),
             "backend": available_device().name,
-            "all_symmetries": self._versions.report(serving.version).all_symmetries,
+            "all_symmetries": report.all_symmetries,
+            "fine_tuned": bool(report.made_of),
         }
 
     def in_service(self) -> Serving:

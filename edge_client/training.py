@@ -11,6 +11,7 @@ from common.data.augmentation import augment
 from common.data.balance import class_log_priors
 from common.data.cases import Cases
 from common.keras_setup import tf
+from common.messages import TrainAsk
 from common.qana.config import QanaConfig
 from common.qana.networks import Network, Phase, network
 from common.qana.weights import NamedWeights
@@ -222,3 +223,27 @@ def train_locally(
     return TrainResult(
         trainer.net.weights(), len(cases), float(np.mean(found)), time.perf_counter() - started
     )
+
+
+def train_as_asked(
+    ask: TrainAsk,
+    weights: NamedWeights,
+    cases: Cases,
+    teacher: NamedWeights | None = None,
+    told: Callable[[int, float], None] = lambda epoch, loss: None,
+) -> TrainResult:
+    """`train_locally` as a coordinator's message says."""
+    settings = TrainSettings(
+        phase=ask.phase,
+        epochs=ask.epochs,
+        batch=ask.batch,
+        learning_rate=ask.learning_rate,
+        prior_strength=ask.prior_strength,
+        proximal=ask.proximal,
+        seed=ask.seed,
+        class_prior=ask.class_prior,
+        fixed_batch_norm=ask.fixed_batch_norm,
+        event_penalty=ask.event_penalty,
+        distillation=ask.distillation,
+    )
+    return train_locally(weights, cases, ask.config, len(ask.classes), settings, teacher, told)

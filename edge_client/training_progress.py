@@ -19,14 +19,14 @@ FILE = "training.json"
 
 
 class TrainingProgress:
-    """Tells of the epochs of one round's local training."""
+    """Tells of the epochs of one round's local training; ``phase`` where it is no round's."""
 
-    def __init__(self, home: Path, ask: TrainAsk) -> None:
+    def __init__(self, home: Path, ask: TrainAsk, phase: str = "") -> None:
         self._path = home / FILE if (home / CONFIG).exists() else None
         self._facts = {
             "run": ask.run,
             "round": ask.round,
-            "phase": ask.phase,
+            "phase": phase or ask.phase,
             "epochs": ask.epochs,
         }
         self._show(0, None)

@@ -24,7 +24,7 @@ from edge_client.site_calibration import SiteCalibration
 
 _CALIBRATION = "calibration.json"
 _KEPT_PROGRAMS = 3
-_LATER = frozenset({"all_symmetries"})
+_LATER = frozenset({"all_symmetries", "made_of"})
 """Of meta.json, what versions that were installed by an older FedQANA lack."""
 _WEIGHTS, _THRESHOLDS = "/weights", "/thresholds"
 
@@ -61,6 +61,9 @@ class InstallReport:
         Codes of the program's own classes.
     all_symmetries : bool
         Whether answers are the mean over an image's eight symmetries, as the calibration is.
+    made_of : str
+        SHA-256 of the coordinator's program, where the one that serves is the site's own,
+        fine-tuned from it; empty where it is that itself.
     """
 
     version: str
@@ -81,6 +84,7 @@ class InstallReport:
     rule: LearningRule = "prototypes"
     registry: tuple[str, ...] = ()
     all_symmetries: bool = False
+    made_of: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values."""

@@ -19,6 +19,7 @@ from server.plan import RunPlan
 from server.progress import Progress, tell
 from server.run_folder import RunFolder
 from server.run_log import RunLog
+from server.train_ask import fine_tuning_ask
 from server.transport import Transport
 from server.validation import check_deployment
 
@@ -102,6 +103,7 @@ def _deliver(
                     original_classes=original,
                     seed=derive_seed(plan.seed, "deploy", site),
                     all_symmetries=plan.by_symmetries(plan.rounds),  # as with a run's last
+                    fine_tuning=fine_tuning_ask(plan, _ROUND, bundle.card.classes, site),
                 ),
                 files=files,
             )
@@ -120,6 +122,8 @@ def _deliver(
     switched = sorted(site for site, reply in replies.items() if reply.switched)
     kept = sorted(site for site, reply in replies.items() if not reply.switched)
     text = f"{delivered.run}:{delivered.version} in service at {', '.join(switched) or 'no site'}"
+    own = [site for site in switched if replies[site].fine_tuned]
+    text += f"; fine-tuned for themselves: {', '.join(own)}" if own else ""
     text += f"; kept what they had: {', '.join(kept)}" if kept else ""
     refused = ", ".join(f"{site} ({code})" for site, code in sorted(refusals.items()))
     text += f"; refused by {refused}" if refused else ""

@@ -83,6 +83,11 @@ class RunPlan(BaseModel):
         Which versions sites answer with by the mean over an image's eight symmetries, unless
         their policies say otherwise: none, the last one of the run and those that are promoted,
         or each. It costs eight times the chip's time, so the versions of a few minutes do without.
+    fine_tuning_epochs : int
+        Epochs that each site trains the run's last version, and those that are promoted, on for
+        itself, to serve what it gains by (`edge_client.fine_tuning`); 0 for none. Not while the
+        run has classes that it did not start with: what sites' chips learned of these is shared
+        for the program that all of them serve.
     site_weights : "cases" or "classes"
         What a site's update counts by, see `server.site_weights`; FedMedian, FedTrimmedAvg and
         Krum weigh all sites alike.
@@ -137,6 +142,7 @@ class RunPlan(BaseModel):
     class_offsets: bool = True
     deploy_every: int = Field(default=1, ge=1)
     all_symmetries: Literal["never", "last", "always"] = "last"
+    fine_tuning_epochs: int = Field(default=5, ge=0)
     strategy: Literal[
         "fedavg", "fedprox", "fedadam", "fedyogi", "fedmedian", "fedtrimmedavg", "krum"
     ] = "fedavg"

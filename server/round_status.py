@@ -117,6 +117,7 @@ def _said(result: SiteResult | None, record: RunRecord | None) -> str:
         for update in record.edge_updates[::-1]:
             if (update.round, update.site) == (result.round, result.site):
                 switched = "switched" if update.switched else f"kept its version: {update.reason}"
+                switched += ", fine-tuned" if update.switched and update.fine_tuned else ""
                 taught = f", {update.cases_learned} new cases" if update.cases_learned else ""
                 return switched + taught
     if result.step == "train":

@@ -50,7 +50,7 @@ from server.run_folder import RunFolder
 from server.run_log import RunLog
 from server.site_weights import weights_by_class
 from server.step_times import CHECKPOINT, StepTimes
-from server.train_ask import train_ask
+from server.train_ask import fine_tuning_ask, train_ask
 from server.transport import Transport
 from server.validation import (
     check_deployment,
@@ -335,6 +335,9 @@ class Coordinator:
                         original_classes=len(plan.classes),
                         seed=derive_seed(plan.seed, "deploy", site),
                         all_symmetries=plan.by_symmetries(state.round),
+                        fine_tuning=fine_tuning_ask(plan, state.round, bundle.card.classes, site)
+                        if state.round == plan.rounds
+                        else None,
                     ),
                     files=files_for_sites(bundle, self._bundle_key),
                 )
@@ -359,6 +362,8 @@ class Coordinator:
         kept = sorted(site for site, reply in replies.items() if not reply.switched)
         learned = sum(reply.cases_learned for reply in replies.values())
         text = f"{len(replies)} sites, {learned} new cases learned on the chip"
+        own = sorted(site for site, r in replies.items() if r.switched and r.fine_tuned)
+        text += f"; fine-tuned for themselves: {', '.join(own)}" if own else ""
         return text + (f"; kept the old version: {', '.join(kept)}" if kept else "")
 
     def _collect_neurons(self, replies: Mapping[str, DeployReply], bundle: Bundle) -> str:

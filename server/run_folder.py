@@ -8,8 +8,9 @@ report.html         written by `fedqana runs report`
 """
 
 from pathlib import Path
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from common.errors import RunNotFound, StateDamaged
 from common.files import write_atomically
@@ -30,6 +31,14 @@ class StoredPlan(BaseModel):
 
     plan: RunPlan
     data: str
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_it_was(cls, value: Any) -> Any:
+        """Runs that began before sites fine-tuned go on and are judged without."""
+        if isinstance(value, dict) and isinstance(value.get("plan"), dict):
+            return {**value, "plan": {"fine_tuning_epochs": 0, **value["plan"]}}
+        return value
 
 
 class RunFolder:

@@ -1,9 +1,12 @@
-"""What a site is asked to do in the training step of a round."""
+"""What a site is asked to train: in a round for all sites, at the end for itself."""
 
 from common.messages import TrainAsk
 from common.seeds import derive_seed
 from server.checkpoint import RunState
 from server.plan import RunPlan
+
+FINE_TUNING_RATE = 1e-4
+"""Chosen on validation lesions, docs/trials.md."""
 
 
 def train_ask(plan: RunPlan, state: RunState, site: str) -> TrainAsk:
@@ -32,4 +35,31 @@ def train_ask(plan: RunPlan, state: RunState, site: str) -> TrainAsk:
         distillation=plan.distillation if phase == "qat" else 0.0,
         compression=plan.compression,
         counted=state.counted.get(site, 0),
+    )
+
+
+def fine_tuning_ask(
+    plan: RunPlan, round_number: int, classes: tuple[str, ...], site: str
+) -> TrainAsk | None:
+    """How a site trains the run's last version, of ``classes``, on for itself; None for not.
+
+    By the labels and the shares of its own cases: it is its own cases that it will answer.
+    """
+    if not plan.fine_tuning_epochs or len(classes) > len(plan.classes):
+        return None
+    return TrainAsk(
+        run=plan.run,
+        round=round_number,
+        phase="qat",
+        classes=classes,
+        config=plan.config,
+        epochs=plan.fine_tuning_epochs,
+        batch=plan.batch,
+        learning_rate=FINE_TUNING_RATE,
+        prior_strength=plan.prior_strength if plan.balance == "prior" else 0.0,
+        proximal=0.0,
+        balance=plan.balance,
+        smote_share=plan.smote_share,
+        seed=derive_seed(plan.seed, "fine-tuning", site),
+        event_penalty=plan.event_penalty,
     )

@@ -75,6 +75,7 @@ def versions(state_dir: Path | None, home: Path, as_json: bool) -> None:
     for row in rows:
         mark = "*" if row["current"] else " "
         result = "switched" if row["switched"] else f"kept {row['serving']}: {row['reason']}"
+        result += ", fine-tuned here" if row["switched"] and row["made_of"] else ""
         click.echo(f"{mark} {row['version']:<12} round {row['round']:<4} {result}")
 
 

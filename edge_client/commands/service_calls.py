@@ -140,7 +140,8 @@ def status_from_service(home: Path, as_json: bool) -> None:
     else:
         rows = {
             "version": f"{state['model_version']} (round {found['round']})",
-            "program": state["program_version"],
+            "program": state["program_version"]
+            + (", fine-tuned here" if found["fine_tuned"] else ""),
             "head": state["head"],
             "cases": f"{found['cases_learned']} learned since, {found['cases_total']} in all",
             "backend": found["backend"],

@@ -175,7 +175,7 @@ class KnownClass(_message.Message):
     def __init__(self, code: _Optional[str] = ..., in_program: bool = ..., on_chip: bool = ...) -> None: ...
 
 class StatusResponse(_message.Message):
-    __slots__ = ("state", "round", "classes", "neurons", "cases_learned", "cases_total", "backend", "image_size", "installing", "problem", "software", "refer_confidence_below", "refer_classes", "calibration_lesions", "temperature", "not_calibrated", "all_symmetries")
+    __slots__ = ("state", "round", "classes", "neurons", "cases_learned", "cases_total", "backend", "image_size", "installing", "problem", "software", "refer_confidence_below", "refer_classes", "calibration_lesions", "temperature", "not_calibrated", "all_symmetries", "fine_tuned")
     STATE_FIELD_NUMBER: _ClassVar[int]
     ROUND_FIELD_NUMBER: _ClassVar[int]
     CLASSES_FIELD_NUMBER: _ClassVar[int]
@@ -193,6 +193,7 @@ class StatusResponse(_message.Message):
     TEMPERATURE_FIELD_NUMBER: _ClassVar[int]
     NOT_CALIBRATED_FIELD_NUMBER: _ClassVar[int]
     ALL_SYMMETRIES_FIELD_NUMBER: _ClassVar[int]
+    FINE_TUNED_FIELD_NUMBER: _ClassVar[int]
     state: ModelState
     round: int
     classes: _containers.RepeatedCompositeFieldContainer[KnownClass]
@@ -210,7 +211,8 @@ class StatusResponse(_message.Message):
     temperature: float
     not_calibrated: str
     all_symmetries: bool
-    def __init__(self, state: _Optional[_Union[ModelState, _Mapping]] = ..., round: _Optional[int] = ..., classes: _Optional[_Iterable[_Union[KnownClass, _Mapping]]] = ..., neurons: _Optional[int] = ..., cases_learned: _Optional[int] = ..., cases_total: _Optional[int] = ..., backend: _Optional[str] = ..., image_size: _Optional[int] = ..., installing: bool = ..., problem: _Optional[str] = ..., software: _Optional[str] = ..., refer_confidence_below: _Optional[float] = ..., refer_classes: _Optional[_Iterable[str]] = ..., calibration_lesions: _Optional[int] = ..., temperature: _Optional[float] = ..., not_calibrated: _Optional[str] = ..., all_symmetries: bool = ...) -> None: ...
+    fine_tuned: bool
+    def __init__(self, state: _Optional[_Union[ModelState, _Mapping]] = ..., round: _Optional[int] = ..., classes: _Optional[_Iterable[_Union[KnownClass, _Mapping]]] = ..., neurons: _Optional[int] = ..., cases_learned: _Optional[int] = ..., cases_total: _Optional[int] = ..., backend: _Optional[str] = ..., image_size: _Optional[int] = ..., installing: bool = ..., problem: _Optional[str] = ..., software: _Optional[str] = ..., refer_confidence_below: _Optional[float] = ..., refer_classes: _Optional[_Iterable[str]] = ..., calibration_lesions: _Optional[int] = ..., temperature: _Optional[float] = ..., not_calibrated: _Optional[str] = ..., all_symmetries: bool = ..., fine_tuned: bool = ...) -> None: ...
 
 class RollbackRequest(_message.Message):
     __slots__ = ()

@@ -187,6 +187,7 @@ class Servicer(EdgeClientServicer):
             status.temperature = snapshot.calibration.temperature
             status.not_calibrated = snapshot.calibration.note
             status.all_symmetries = snapshot.all_symmetries
+            status.fine_tuned = snapshot.fine_tuned
         status.classes.extend(
             pb.KnownClass(code=code, in_program=code in own, on_chip=code in taught)
             for code in self._site.codes()

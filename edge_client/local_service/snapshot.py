@@ -68,6 +68,8 @@ class Snapshot:
         What makes scores probabilities.
     all_symmetries : bool
         Whether scores are the mean over an image's eight symmetries.
+    fine_tuned : bool
+        Whether the program is the site's own, which it made of the coordinator's.
     program, own_head, learner
         The program, its own head on spikes, and a learning layer that is nobody else's.
     layer_codes : tuple of str
@@ -87,6 +89,7 @@ class Snapshot:
     backend: str
     calibration: SiteCalibration
     all_symmetries: bool
+    fine_tuned: bool
     program: Program = field(repr=False)
     own_head: SpikeHead = field(repr=False)
     learner: LearningProgram = field(repr=False)
@@ -115,6 +118,7 @@ class Snapshot:
             backend=available_device().name,
             calibration=client.calibration(),
             all_symmetries=report.all_symmetries,
+            fine_tuned=bool(report.made_of),
             program=serving.program,
             own_head=SpikeHead(serving.program),
             learner=LearningProgram.from_bytes(layer, report.seed),

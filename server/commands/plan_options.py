@@ -135,6 +135,13 @@ _OPTIONS = [
         "accurate and eight times the work on the chip: never; with the run's last version and "
         "those that are promoted; or always, with every version. Without a value: always.",
     ),
+    click.option(
+        "--fine-tuning-epochs",
+        default=5,
+        show_default=True,
+        help="Epochs that each site trains the run's last version, and those that are promoted, on "
+        "for itself; it serves what it gains by. 0 for none.",
+    ),
     initial_option("pretrained"),
     click.option("--seed", default=0, show_default=True, help="Of everything that is drawn."),
     click.option("--quorum", default=0.5, show_default=True, help="Share of sites a round needs."),

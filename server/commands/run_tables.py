@@ -6,7 +6,7 @@ from datetime import datetime
 from common.metrics import Estimate
 from server.commands.terminal import plain_console, print_table
 from server.comparison import ComparedHead, HeadSpread, Spread
-from server.history.records import Round, RunRecord, RunSummary
+from server.history.records import EdgeUpdate, Round, RunRecord, RunSummary
 from server.plan import setting_shown
 from server.report.readings import new_classes
 from server.step_times import steps_of, where_time_went
@@ -117,7 +117,7 @@ def print_record(record: RunRecord) -> None:
                 str(u.round),
                 u.site,
                 str(u.version),
-                "yes" if u.switched else f"no: {u.reason}",
+                _in_service(u),
                 str(u.cases_learned),
                 ", ".join(new_classes(u)),
             ]
@@ -170,6 +170,12 @@ def _round_row(round_: Round) -> list[str]:
         f"{sum(steps.values()):.1f}" if round_.finished_at else "not finished",
         ", ".join(f"{step} {seconds:.1f}" for step, seconds in steps.items()),
     ]
+
+
+def _in_service(update: EdgeUpdate) -> str:
+    if not update.switched:
+        return f"no: {update.reason}"
+    return "yes, fine-tuned" if update.fine_tuned else "yes"
 
 
 def _reply_rows(record: RunRecord) -> list[list[str]]:

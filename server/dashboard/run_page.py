@@ -211,6 +211,8 @@ def _judged(value: Any, what: str) -> str:
 
 def _deployed(update: EdgeUpdate) -> str:
     text = "switched over" if update.switched else f"kept its version ({update.reason})"
+    if update.switched and update.fine_tuned:
+        text += ", fine-tuned there"
     if update.cases_learned:
         text += f"; {update.cases_learned} new cases learned on the chip"
     met = new_classes(update)

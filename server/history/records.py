@@ -113,7 +113,8 @@ class EdgeUpdate:
 
     ``result``: {"backend", "akida", "quantized", "chip_before", "chip_after": counts,
     "agreement": {"images", "equal_predictions", "spikes", "equal_spikes"},
-    "latency_ms", "power_mw": float or None where not measured, "new_classes": list of codes}.
+    "latency_ms", "power_mw": float or None where not measured, "new_classes": list of codes,
+    "fine_tuned": bool}; older ones lack the last.
     """
 
     run_id: str
@@ -124,6 +125,11 @@ class EdgeUpdate:
     reason: str
     cases_learned: int
     result: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def fine_tuned(self) -> bool:
+        """Whether the program in service is one that the site trained on for itself."""
+        return bool(self.result.get("fine_tuned"))
 
 
 @dataclass(frozen=True)

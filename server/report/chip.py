@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from server.history.records import ModelVersion, RunRecord
+from server.history.records import EdgeUpdate, ModelVersion, RunRecord
 from server.report.readings import mapping, mean_spikes, new_classes, whole
 from server.report.view import Cell, Section, Table, count, moment, size, words
 
@@ -119,6 +119,12 @@ def _value(value: Any) -> Cell:
     return words(value)
 
 
+def _outcome(update: EdgeUpdate) -> str:
+    if not update.switched:
+        return "kept the old version"
+    return "switched over, fine-tuned" if update.fine_tuned else "switched over"
+
+
 def updates_section(record: RunRecord) -> Section | None:
     """Which versions the sites took into service, and what they learned."""
     updates = record.edge_updates
@@ -130,7 +136,7 @@ def updates_section(record: RunRecord) -> Section | None:
             count(u.round),
             words(u.site),
             count(u.version),
-            Cell("switched over" if u.switched else "kept the old version", u.reason),
+            Cell(_outcome(u), u.reason),
             count(u.cases_learned),
             words(", ".join(new_classes(u))),
             words(u.result.get("backend")),
@@ -142,6 +148,11 @@ def updates_section(record: RunRecord) -> Section | None:
         f"Of {len(updates)} new versions that arrived at a site, {len(updates) - len(kept)} went "
         f"into service there; for {len(kept)} the site kept the one it had."
     )
+    if own := sum(u.switched and u.fine_tuned for u in updates):
+        text += (
+            f" Of those in service the sites fine-tuned {own} for themselves; there the chip's "
+            "head and both heads are of that program, all other numbers of the coordinator's."
+        )
     tables = []
     if kept:
         kept_rows = [row for row, u in zip(rows, updates, strict=True) if not u.switched]

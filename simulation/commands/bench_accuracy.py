@@ -118,9 +118,10 @@ def run(
 def deployed(runs: tuple[str, ...], runs_out: Path, out: Path, part: "Part", as_json: bool) -> None:
     """Make the records of simulated RUNs as their sites serve them.
 
-    The rows are 'program', the Akida program by one view of an image, and 'answers', what a site
-    answers by the program's head and its own chip's together; 'program-flips' and 'answers-flips'
-    are by eight views. The seed is the run's.
+    The rows are 'program', the run's last Akida program by one view of an image, 'site-program',
+    that which serves at each site, fine-tuned there or not, and 'answers', what a site answers by
+    its program's head and its own chip's together; those ending in '-flips' are by eight views.
+    The seed is the run's.
     """
     from simulation.bench.accuracy.deployed import make_deployed_records
     from simulation.run import find_run

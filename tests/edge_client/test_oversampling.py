@@ -13,7 +13,7 @@ from edge_client import oversampling
 from edge_client.case_journal import CaseJournal
 from edge_client.oversampling import FILE, oversampled
 from edge_client.site import SiteData, SiteFolder
-from edge_client.site_tasks import training_cases
+from edge_client.training_cases import training_cases
 from tests.edge_client.cases import CLASSES, arriving, some_cases
 
 ASK = TrainAsk(

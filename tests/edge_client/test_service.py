@@ -319,6 +319,21 @@ def test_versions_from_before_symmetries_answer_by_single_views(tmp_path: Path) 
     np.testing.assert_array_equal(EdgeClient(tmp_path).decide(images, CLASSES), found)
 
 
+def test_a_program_of_the_sites_own_is_known_as_such(tmp_path: Path) -> None:
+    client = EdgeClient(tmp_path)
+    own = client.install(tiny_program(), "1", 1, CLASSES, STORE, HELD_BACK, made_of="ab")
+    assert own.made_of == "ab" and EdgeClient(tmp_path).status()["fine_tuned"]
+    kept = install(client, 2, MISLABELLED)
+    assert not kept.switched and kept.made_of == "ab"  # the site's own goes on serving
+    assert client.status()["fine_tuned"]
+    assert not install(client, 3).made_of and not client.status()["fine_tuned"]
+    meta = tmp_path / "versions" / "3" / "meta.json"
+    value = json.loads(meta.read_text())
+    del value["made_of"]  # as older versions' are
+    meta.write_text(json.dumps(value))
+    assert not EdgeClient(tmp_path).status()["fine_tuned"]
+
+
 def test_both_heads_decide_together(tmp_path: Path) -> None:
     client = EdgeClient(tmp_path)
     install(client, 1)

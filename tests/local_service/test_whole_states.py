@@ -10,9 +10,10 @@ from pathlib import Path
 from edge_client.local_service.snapshot import Snapshot
 from edge_client.service import EdgeClient, EdgeSettings
 from edge_client.state_lock import state_in_use
+from tests.akida_runtime.tiny import tiny_program
 from tests.cli.command import fedqana
 from tests.edge_client.cases import arriving
-from tests.edge_client.test_service import MISLABELLED, STORE, install
+from tests.edge_client.test_service import CLASSES, HELD_BACK, MISLABELLED, STORE, install
 from tests.local_service.running import (
     PICTURES,
     ROOT,
@@ -42,16 +43,17 @@ def known_state(state_dir: Path) -> tuple[State, list[dict[str, float]]]:
 def test_a_snapshot_answers_over_all_symmetries_as_the_client_does(tmp_path: Path) -> None:
     state_dir = make_home(tmp_path / "home", installed=False)
     client = EdgeClient(state_dir, EdgeSettings(all_symmetries=True))
-    install(client, 1)
+    client.install(tiny_program(), "1", 1, CLASSES, STORE, HELD_BACK, made_of="ab")
     client.learn(arriving(1, seed=60, round_number=1)[0])
     snapshot = Snapshot.of(client, state_dir)
     answers = [decided(client, image) for image in SHOWN]
     for image, answer in zip(SHOWN, answers, strict=True):
         assert dict(zip(snapshot.codes, snapshot.scores(image).tolist(), strict=True)) == answer
     with running(tmp_path / "home") as service, service.client() as remote:
-        assert remote.status().all_symmetries
+        assert remote.status().all_symmetries and remote.status().fine_tuned
         shown = fedqana("client", "status", "--home", "home", folder=tmp_path)
         assert "by eight views of a picture" in shown.stdout, shown.stderr
+        assert ", fine-tuned here" in shown.stdout
         assert [scores_of(remote.classify(png(image))) for image in SHOWN] == answers
 
 

@@ -196,6 +196,7 @@ def _update(number: int, site: str, n: int, skill: float, new_class: str | None)
         "latency_ms": None,
         "power_mw": None,
         "new_classes": [new_class] if met else [],
+        "fine_tuned": number == ROUNDS and site == SITES[1],
         "old_before": {"correct": n // 2, "n": n},
         "old_after": {"correct": n // 2 + number, "n": n},
     }

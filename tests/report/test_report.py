@@ -120,6 +120,8 @@ def test_operation_is_reported(tmp_path: Path) -> None:
         "no reply within 300 s",
         "model hash differs",
         "kept the old version worse-than-current",
+        "the site kept the one it had. Of those in service the sites fine-tuned 1 for themselves",
+        "6 vidir_modern 6 switched over, fine-tuned 6",
         "not enough components of type FNP2 at layer spike",
         "31,450,112",
         "421 kB",

@@ -25,6 +25,8 @@ pytestmark = pytest.mark.timeout(900)  # real runs, on a machine that may be bus
 HEAD_OF = {
     "program": "akida",
     "program-flips": "akida_symmetries",
+    "site-program": "akida",  # nothing is fine-tuned in this run
+    "site-program-flips": "akida_symmetries",
     "answers": "combined",
     "answers-flips": "symmetries",
 }

@@ -1,4 +1,4 @@
-"""A version that is promoted goes to sites that answer with it by eight views, whatever its run."""
+"""A promoted version: sites fine-tune it and answer by eight views, as with a run's last."""
 
 from pathlib import Path
 
@@ -23,8 +23,13 @@ ALWAYS_SWITCH = "[acceptance]\ntolerance = 1.0\n"
 
 
 @pytest.mark.parametrize(("said", "eight"), [("last", True), ("never", False)])
-def test_a_promoted_version(said: str, eight: bool, tmp_path: Path) -> None:
-    folder = run_tiny(tmp_path, float_rounds=2, qat_rounds=0, all_symmetries=said)
+def test_a_promoted_version(
+    said: str, eight: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = {"all_symmetries": said, "fine_tuning_epochs": 2 if eight else 0}
+    folder = run_tiny(tmp_path, float_rounds=2, qat_rounds=0, **settings)
+    caplog.set_level("INFO", logger="fedqana.site")
+    caplog.clear()
     sites = sorted(path for path in (folder / "sites").iterdir() if path.is_dir())
     for site in sites:
         (site / POLICY).write_text(ALWAYS_SWITCH)
@@ -42,3 +47,4 @@ def test_a_promoted_version(said: str, eight: bool, tmp_path: Path) -> None:
         status = EdgeClient(site / "state", read_only=True).status()
         assert str(status["version"]).startswith("delivery"), status
         assert status["all_symmetries"] is eight
+    assert caplog.text.count("version 1 fine-tuned: balanced accuracy ") == (4 if eight else 0)

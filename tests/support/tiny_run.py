@@ -31,6 +31,7 @@ PLAN: dict[str, Any] = {
     **{"config": TINY, "batch": 16, "seed": 0, "float_rounds": 1, "qat_rounds": 1},
     **{"distillation": 0.0, "qat_learning_rate": 1e-4, "average": 1.0},
     "class_offsets": False,
+    "fine_tuning_epochs": 0,
 }
 
 

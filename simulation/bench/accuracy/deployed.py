@@ -7,7 +7,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from common.akida_runtime import available_device
+from common.akida_runtime import Program, available_device
+from common.bundle import PROGRAM, load_bundle
 from common.data.cases import Cases
 from common.errors import SettingsError
 from common.test_time_views import over_symmetries
@@ -22,8 +23,13 @@ from simulation.bench.accuracy.seed_data import SeedCases, data_name
 from simulation.bench.records import Record, size_of, software_versions
 from simulation.run import stored_settings
 
-DEPLOYED_ROWS = ("program", "program-flips", "answers", "answers-flips")
-"""The Akida program alone, and with each site's own chip head; by one view and by eight."""
+DEPLOYED_ROWS = (
+    *("program", "program-flips"),
+    *("site-program", "site-program-flips"),
+    *("answers", "answers-flips"),
+)
+"""The run's last program, the one that serves at each site (fine-tuned there or not), and that one
+with the site's own chip head; each by one view and by eight."""
 
 Part = Literal["test", "validation"]
 
@@ -45,7 +51,7 @@ class _Answers:
 
 
 def make_deployed_records(folder: Path, out: Path, part: Part = "test") -> list[Record]:
-    """The records of `DEPLOYED_ROWS` of the version in service at the sites of a simulated run.
+    """The records of `DEPLOYED_ROWS`: a simulated run's last version and what its sites serve.
 
     Parameters
     ----------
@@ -86,13 +92,15 @@ def make_deployed_records(folder: Path, out: Path, part: Part = "test") -> list[
     homes = [SiteFolder(path) for path in sorted((folder / "sites").iterdir()) if path.is_dir()]
     clients = [EdgeClient(home.state, read_only=True) for home in homes]
     known = [code for client in clients for code in client.classes]
-    codes = tuple(dict.fromkeys((*plan.classes, *known)))
+    last = load_bundle(RunFolder(folder).version(plan.rounds))
+    codes = tuple(dict.fromkeys((*last.card.classes, *known)))
     sites = [home.read() for home in homes]
     pairs = list(zip(clients, sites, strict=True))
-    judged = [_answers(client, site, part, codes) for client, site in pairs]
+    program = Program.from_bytes(last.files[PROGRAM])
+    judged = [_answers(program, client, site, part, codes) for client, site in pairs]
     held = None
     if part == "test":
-        held = [_answers(client, site, "validation", codes) for client, site in pairs]
+        held = [_answers(program, client, site, "validation", codes) for client, site in pairs]
     cases = _cases(codes, sites, judged, held)
     return [_record(row, plan, settings, cases, judged, held, out) for row in DEPLOYED_ROWS]
 
@@ -109,25 +117,34 @@ def _found(out: Path, plan: RunPlan, settings: dict[str, Any]) -> list[Record]:
     return [record for record in there if record] if all(there) else []
 
 
-def _answers(client: EdgeClient, site: SiteData, part: Part, codes: tuple[str, ...]) -> _Answers:
+def _answers(
+    program: Program, client: EdgeClient, site: SiteData, part: Part, codes: tuple[str, ...]
+) -> _Answers:
     cases = relabelled(getattr(site, part), site.classes, codes)
     images = cases.images
-    n_own = client.classify_global(images[:1]).shape[1]
 
-    def program(views: NDArray[np.uint8]) -> Scores:
-        scores = np.full((len(views), len(codes)), -np.inf, np.float32)
-        scores[:, :n_own] = client.classify_global(views)
-        return scores
+    def by_run(views: NDArray[np.uint8]) -> Scores:
+        return _widened(program.predict_potentials(views), len(codes))
+
+    def by_site(views: NDArray[np.uint8]) -> Scores:
+        return _widened(client.classify_global(views), len(codes))
 
     scores = {
-        "program": program(images),
-        "program-flips": over_symmetries(program)(images),
+        "program": by_run(images),
+        "program-flips": over_symmetries(by_run)(images),
+        "site-program": by_site(images),
+        "site-program-flips": over_symmetries(by_site)(images),
         "answers": client.decide(images, codes, False),
         "answers-flips": client.decide(images, codes, True),
     }
     own_row = "answers-flips" if client.status()["all_symmetries"] else "answers"
     own = client.calibration().probabilities(scores[own_row], codes)
     return _Answers(cases, scores, own_row, own)
+
+
+def _widened(scores: Scores, n_classes: int) -> Scores:
+    missing = n_classes - scores.shape[1]
+    return np.pad(scores, ((0, 0), (0, missing)), constant_values=-np.inf)
 
 
 def _cases(

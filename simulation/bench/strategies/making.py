@@ -43,7 +43,8 @@ KEYS = (
 RUNS = "runs"
 _NO_SETTINGS = {
     *("run", "seed", "strategy"),  # they name the row
-    *("deploy_every", "all_symmetries"),  # the one follows from the rounds, the other is not asked
+    "deploy_every",  # follows from the rounds
+    *("all_symmetries", "fine_tuning_epochs"),  # nothing is asked of sites' own programs
     *("quorum", "deadline", "expected_sites", "gather"),  # of waiting for sites: all are here
 }
 """Of a plan."""
@@ -167,6 +168,7 @@ def _checked(row: Row, options: Options) -> _Wanted:
         initial=start_id(options.initial_content),
         deploy_every=max(rounds, 1),  # the last round of each phase is deployed whatever it is
         all_symmetries="never",  # strategies differ in networks, not in how these are asked
+        fine_tuning_epochs=0,  # nor in what sites make of them
         **options.plan,
     )
     settings = _settings(row, plan, data)
