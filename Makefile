@@ -72,7 +72,7 @@ bench: $(READY)
 	$(call federated,cases,$(CASES))
 	$(call federated,labels,$(LABELS))
 	$(call federated,random,--initial random $(LABELS))
-	$(call federated,quantization,--compression quantization)
+	$(call federated,quantization,--compression quantization --fine-tuning-epochs 0)
 	$(BENCH) strategies run --data $(DATA) $(addprefix --sites ,$(LAYOUTS)) \
 		$(addprefix --strategy ,$(STRATEGIES)) --seed 0 --seed 1 --seed 2 \
 		--network small --rounds 24 --qat-rounds 6 --out $(OUT)/strategies

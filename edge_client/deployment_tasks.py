@@ -3,7 +3,6 @@
 Asked again after a crash, each gives the same answer, as the tasks of `edge_client.site_tasks` do.
 """
 
-import contextlib
 import logging
 import time
 from collections import Counter
@@ -34,7 +33,7 @@ from common.qana.networks import network
 from common.test_time_views import over_symmetries
 from edge_client.client_folder import pinned_seal
 from edge_client.exemplars import ExemplarStore
-from edge_client.own_program import lacks_classes, own_program
+from edge_client.own_program import LACKS_CLASSES, lacks_classes, own_program
 from edge_client.policy import read_policy
 from edge_client.reporting import judged_on
 from edge_client.run_rounds import rounds_of
@@ -97,13 +96,19 @@ def _deploy(
         return client.install(chosen, *facts, made_of=made_of)
 
     if own is not None and lacks_classes(card.classes, client.journal, number, arrived, data):
-        own = None  # a new class was taught while the site trained
+        log.info("the site's own program is not served: %s", LACKS_CLASSES)
+        own = None  # taught while the site trained
     report = None
     if own is not None:
-        with contextlib.suppress(SiteRefused):  # below the minimum
+        try:
             report = install(own, card.sha256[PROGRAM])
-    if report is None or not report.switched:  # the program that came may be better than both
-        report = install(program, "")
+            refused = report.reason
+        except SiteRefused as error:  # below the minimum, and nothing in service
+            refused = str(error)
+        if refused:  # the program that came may be better than both
+            log.info("the site's own program is not served: %s", refused)
+            report = None
+    report = report or install(program, "")
 
     unknown = ({case.code for case in arrived} | set(client.classes)) - set(card.classes)
     codes = (*card.classes, *sorted(unknown))

@@ -34,7 +34,7 @@ class FineTuned:
         Of the quantized network.
     before, after : float
         Balanced accuracy, 0 to 1, of the coordinator's network and of the own one on the site's
-        validation lesions, answering by as many views as the site does.
+        validation lesions, by their own heads and as many views as the site answers by.
     """
 
     weights: NamedWeights

@@ -22,6 +22,8 @@ from edge_client.versions import VersionFolder
 
 log = logging.getLogger("fedqana.site")
 
+LACKS_CLASSES = "the site has cases of a class that the version lacks"
+
 
 def own_program(
     ask: DeployAsk, bundle: Bundle, folder: SiteFolder, data: SiteData
@@ -46,8 +48,15 @@ def own_program(
     journal = CaseJournal(folder.state / "cases.journal", read_only=True)
     arrived = data.arriving(ask.round, set(), number)
     validation = relabelled(judged_on(data), data.classes, card.classes)
-    lacks = lacks_classes(card.classes, journal, number, arrived, data)
-    if not policy.training.fine_tune or lacks or not len(validation):
+    why = ""
+    if not policy.training.fine_tune:
+        why = "the policy says fine_tune = false"
+    elif lacks_classes(card.classes, journal, number, arrived, data):
+        why = LACKS_CLASSES
+    elif not len(validation):
+        why = "there is no validation case to judge by"
+    if why:
+        log.info("version %d is not fine-tuned here: %s", card.version, why)
         return None
     asked = ask.fine_tuning.model_copy(
         update={
@@ -60,6 +69,7 @@ def own_program(
         with allowed_training(folder.path, policy.training):
             cases = training_cases(asked, folder, data)
             if not len(cases):
+                log.info("version %d is not fine-tuned here: no case to train on", card.version)
                 return None
             found = fine_tune(
                 asked,
@@ -81,7 +91,7 @@ def own_program(
     log.info(
         "version %d fine-tuned: balanced accuracy %.3f on %d validation cases instead of %.3f; %s",
         *(card.version, found.after, len(validation), found.before),
-        "the program that came is kept" if own is None else "to be put into service",
+        "the program that came is served" if own is None else "its own is better",
     )
     return own
 

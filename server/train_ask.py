@@ -6,7 +6,7 @@ from server.checkpoint import RunState
 from server.plan import RunPlan
 
 FINE_TUNING_RATE = 1e-4
-"""Chosen on validation lesions, docs/trials.md."""
+"""A third of the quantized rounds' first rate; what it gives is in docs/trials.md."""
 
 
 def train_ask(plan: RunPlan, state: RunState, site: str) -> TrainAsk:

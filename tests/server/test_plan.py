@@ -1,9 +1,13 @@
 """What a run's settings say of its rounds."""
 
+import json
+from pathlib import Path
+
 import pytest
 
 from common.errors import SettingsError
 from server.plan import RunPlan, make_plan
+from server.run_folder import RunFolder, StoredPlan
 
 
 def plan(**settings: object) -> RunPlan:
@@ -36,3 +40,14 @@ def test_the_last_version_answers_by_eight_views_by_default() -> None:
 def test_other_words_are_refused() -> None:
     with pytest.raises(SettingsError, match=r"all-symmetries: .*never.*last.*always"):
         plan(all_symmetries="sometimes")
+
+
+def test_runs_that_began_before_sites_fine_tuned_go_on_without(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "r")
+    folder.create(StoredPlan(plan=plan(), data="d"))
+    assert folder.stored_plan().plan.fine_tuning_epochs == 5
+    file = tmp_path / "r" / "plan.json"
+    value = json.loads(file.read_text())
+    del value["plan"]["fine_tuning_epochs"]
+    file.write_text(json.dumps(value))
+    assert folder.stored_plan().plan.fine_tuning_epochs == 0
