@@ -224,3 +224,9 @@ def _integers(value: Any) -> NDArray[np.int64]:
     if not all(type(x) is int and 0 <= x <= _MAX_COUNT for row in value for x in row):
         raise ValueError(f"a count is not an integer from 0 to {_MAX_COUNT}")
     return np.array(value, dtype=np.int64).reshape(len(value), -1)
+
+
+def widened(scores: NDArray[np.float32], n_classes: int) -> NDArray[np.float32]:
+    """Scores (n, k) as (n, n_classes), with columns of -inf for classes that a head lacks."""
+    missing = n_classes - scores.shape[1]
+    return np.pad(scores, ((0, 0), (0, missing)), constant_values=-np.inf)

@@ -30,6 +30,7 @@ from common.metrics import ScoreCounts
 from common.neurons import from_set
 from common.qana.convert import agreement, keras_spikes_and_logits
 from common.qana.networks import network
+from common.score_counts import widened
 from common.test_time_views import over_symmetries
 from edge_client.client_folder import pinned_seal
 from edge_client.exemplars import ExemplarStore
@@ -229,7 +230,7 @@ def final(instruction: Instruction, ask: FinalAsk, folder: SiteFolder, data: Sit
         log.warning("no program serves at %s: %s", data.name, error)
     reply = FinalReply(
         heads={
-            head: ScoreCounts.from_logits(_widened(s, n_classes), cases.labels).to_json()
+            head: ScoreCounts.from_logits(widened(s, n_classes), cases.labels).to_json()
             for head, s in scores.items()
         },
         agreement=equal.to_json(),
@@ -294,12 +295,6 @@ def _chip_scores(
         return np.zeros((0, len(codes)), np.float32)
     scale = _POTENTIAL_SPAN / client.num_weights
     return np.asarray(client.classify(images, codes) * scale, np.float32)
-
-
-def _widened(scores: NDArray[np.float32], n_classes: int) -> NDArray[np.float32]:
-    """Scores with -inf columns for classes that a head does not have."""
-    missing = n_classes - scores.shape[1]
-    return np.pad(scores, ((0, 0), (0, missing)), constant_values=-np.inf)
 
 
 def _hits(

@@ -60,8 +60,12 @@ def own_program(
         return None
     asked = ask.fine_tuning.model_copy(
         update={
-            **{"run": ask.run, "round": ask.round, "phase": "qat", "class_prior": ()},
-            **{"classes": card.classes, "config": card.config},
+            "run": ask.run,
+            "round": ask.round,
+            "phase": "qat",
+            "classes": card.classes,
+            "config": card.config,
+            "class_prior": (),
             "epochs": policy.training.epochs(ask.fine_tuning.epochs),
         }
     )

@@ -11,6 +11,7 @@ from common.akida_runtime import Program, available_device
 from common.bundle import PROGRAM, load_bundle
 from common.data.cases import Cases
 from common.errors import SettingsError
+from common.score_counts import widened
 from common.test_time_views import over_symmetries
 from edge_client.service import EdgeClient
 from edge_client.site import SiteData, SiteFolder, relabelled
@@ -124,10 +125,10 @@ def _answers(
     images = cases.images
 
     def by_run(views: NDArray[np.uint8]) -> Scores:
-        return _widened(program.predict_potentials(views), len(codes))
+        return widened(program.predict_potentials(views), len(codes))
 
     def by_site(views: NDArray[np.uint8]) -> Scores:
-        return _widened(client.classify_global(views), len(codes))
+        return widened(client.classify_global(views), len(codes))
 
     scores = {
         "program": by_run(images),
@@ -140,11 +141,6 @@ def _answers(
     own_row = "answers-flips" if client.status()["all_symmetries"] else "answers"
     own = client.calibration().probabilities(scores[own_row], codes)
     return _Answers(cases, scores, own_row, own)
-
-
-def _widened(scores: Scores, n_classes: int) -> Scores:
-    missing = n_classes - scores.shape[1]
-    return np.pad(scores, ((0, 0), (0, missing)), constant_values=-np.inf)
 
 
 def _cases(
