@@ -3,16 +3,20 @@
 import hashlib
 import json
 import math
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 Width = Annotated[int, Field(ge=8, le=1024)]
 Stride = Annotated[int, Field(ge=1, le=2)]
+Element = Literal["attention", "residual", "excitation"]
+ELEMENTS: tuple[Element, ...] = ("attention", "residual", "excitation")
+"""What a network may have or lack: spatially aware channel attention, residuals around Ghost
+features, squeeze-and-excitation before the spike generator."""
 
 
 class QanaConfig(BaseModel):
-    """Widths and depth of a QANA network.
+    """Widths, depth and elements of a QANA network.
 
     Parameters
     ----------
@@ -37,6 +41,9 @@ class QanaConfig(BaseModel):
         Filters of the transformation stage.
     spikes : int
         Units of the 1-bit spike generator: what the chip learns from.
+    elements : tuple of Element
+        Those of `ELEMENTS` that the network has, in that order, whatever order is given. Where
+        only ``widths`` are given it has all, as in bundles of before there was a choice.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -49,13 +56,20 @@ class QanaConfig(BaseModel):
     squeeze: int = Field(default=4, ge=2, le=16)
     transform: Width = 256
     spikes: Width = 256
+    elements: tuple[Element, ...] = ELEMENTS
 
     @model_validator(mode="before")
     @classmethod
-    def _usual_strides(cls, values: Any) -> Any:
-        if isinstance(values, dict) and "widths" in values and "strides" not in values:
-            return {**values, "strides": (1, *[2] * (len(values["widths"]) - 1))}
-        return values
+    def _as_before(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or "widths" not in values:
+            return values
+        strides = (1, *[2] * (len(values["widths"]) - 1))
+        return {"strides": strides, "elements": ELEMENTS, **values}
+
+    @field_validator("elements")
+    @classmethod
+    def _in_order(cls, elements: tuple[Element, ...]) -> tuple[Element, ...]:
+        return tuple(element for element in ELEMENTS if element in elements)
 
     @model_validator(mode="after")
     def _divisible(self) -> "QanaConfig":
@@ -70,7 +84,10 @@ class QanaConfig(BaseModel):
 
     def digest(self) -> str:
         """SHA-256 of the canonical JSON form: equal digests mean equal weight shapes."""
-        text = json.dumps(self.model_dump(mode="json"), sort_keys=True)
+        values = self.model_dump(mode="json")
+        if self.elements == ELEMENTS:  # digests of before there was a choice stay
+            del values["elements"]
+        text = json.dumps(values, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -11,15 +11,18 @@ c = beta - a mean) every block folds into two convolutions:
 
 The transformation stage folds its batch norm; squeeze-and-excitation becomes [I | Q] and the
 spike generator [S; X]. Pixels enter as 0..255: the factor 1/255 goes into the stem's kernel.
+
+What a network lacks (`QanaConfig.elements`) brings nothing: no residual, no squeeze channels and
+gate, no excitation.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 
 from common.qana.chain import Chain, ChainLayer
-from common.qana.config import QanaConfig
+from common.qana.config import Element, QanaConfig
 from common.qana.network import BATCH_NORM_EPSILON, BOUND, BlockPlan, block_plans
 
 Array = NDArray[np.float64]
@@ -57,7 +60,7 @@ def _layer(
     )
 
 
-def _fold_features(read: _Reader, plan: BlockPlan) -> ChainLayer:
+def _fold_features(read: _Reader, plan: BlockPlan, elements: Collection[Element]) -> ChainLayer:
     """Ghost, residual and squeeze of one block as one 3x3 convolution."""
     primary = read.get(f"{plan.name}_primary/kernel")[0, 0]
     depthwise = read.get(f"{plan.name}_cheap/depthwise_kernel")[:, :, :, 0]
@@ -67,20 +70,20 @@ def _fold_features(read: _Reader, plan: BlockPlan) -> ChainLayer:
     kernel[:, :, :, half:] = depthwise[:, :, None, :] * primary[None, None, :, :]
     slope, offset = read.batch_norm(f"{plan.name}_ghost_bn")
     kernel *= slope
-    if plan.projected:
+    if "residual" not in elements:
+        pass
+    elif plan.projected:
         skip_slope, skip_offset = read.batch_norm(f"{plan.name}_skip_bn")
         kernel[1, 1] += read.get(f"{plan.name}_skip/kernel")[0, 0] * skip_slope
         offset = offset + skip_offset
     else:
         kernel[1, 1] += np.eye(plan.width)
-    squeeze_slope, squeeze_offset = read.batch_norm(f"{plan.name}_squeeze_bn")
-    squeeze = read.get(f"{plan.name}_squeeze/kernel") * squeeze_slope
-    return _layer(
-        f"{plan.name}_features",
-        np.concatenate([kernel, squeeze], axis=-1),
-        np.concatenate([offset, squeeze_offset]),
-        stride=plan.stride,
-    )
+    if "attention" in elements:
+        squeeze_slope, squeeze_offset = read.batch_norm(f"{plan.name}_squeeze_bn")
+        squeeze = read.get(f"{plan.name}_squeeze/kernel") * squeeze_slope
+        kernel = np.concatenate([kernel, squeeze], axis=-1)
+        offset = np.concatenate([offset, squeeze_offset])
+    return _layer(f"{plan.name}_features", kernel, offset, stride=plan.stride)
 
 
 def _fold_gate(read: _Reader, plan: BlockPlan) -> ChainLayer:
@@ -89,6 +92,15 @@ def _fold_gate(read: _Reader, plan: BlockPlan) -> ChainLayer:
     spread = read.get(f"{plan.name}_spread/kernel")[0, 0] * slope
     kernel = np.concatenate([np.eye(plan.width), spread], axis=0)
     return _layer(f"{plan.name}_gate", kernel[None, None], offset)
+
+
+def _fold_excitation(read: _Reader, config: QanaConfig) -> ChainLayer:
+    """The pooled features and their excitation as one 1x1 convolution."""
+    slope, offset = read.batch_norm("excite_squeeze_bn")
+    excite = read.get("excite_squeeze/kernel")[0, 0] * slope
+    kernel = np.concatenate([np.eye(config.transform), excite], axis=1)
+    bias = np.concatenate([np.zeros(config.transform), offset])
+    return _layer("excite", kernel[None, None], bias)
 
 
 def fold(weights: Weights, config: QanaConfig) -> Chain:
@@ -103,21 +115,15 @@ def fold(weights: Weights, config: QanaConfig) -> Chain:
     slope, offset = read.batch_norm("stem_bn")
     chain = [_layer("stem", read.get("stem/kernel") * slope / 255.0, offset, stride=2)]
     for plan in block_plans(config):
-        chain += [_fold_features(read, plan), _fold_gate(read, plan)]
+        chain.append(_fold_features(read, plan, config.elements))
+        if "attention" in config.elements:
+            chain.append(_fold_gate(read, plan))
 
     slope, offset = read.batch_norm("transform_bn")
     chain.append(_layer("transform", read.get("transform/kernel") * slope, offset, pooled=True))
 
-    slope, offset = read.batch_norm("excite_squeeze_bn")
-    excite = read.get("excite_squeeze/kernel")[0, 0] * slope
-    identity = np.eye(config.transform)
-    chain.append(
-        _layer(
-            "excite",
-            np.concatenate([identity, excite], axis=1)[None, None],
-            np.concatenate([np.zeros(config.transform), offset]),
-        )
-    )
+    if "excitation" in config.elements:
+        chain.append(_fold_excitation(read, config))
     slope, offset = read.batch_norm("spikes_bn")
     chain.append(
         _layer("spikes", 0.5 * read.get("spikes/kernel") * slope, 0.5 * offset + 0.5, bound=1.0)

@@ -9,6 +9,7 @@ two plain convolutions by structural re-parameterization (RepVGG, arXiv 2101.036
 Layer names are the interface to the fold: block ``s1b0`` owns ``s1b0_primary`` and so on.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -149,10 +150,17 @@ def attention(x: tf.Tensor, features: tf.Tensor, plan: BlockPlan, squeeze: int) 
     return _bounded(gated, f"{plan.name}_relu")
 
 
-def ghost_block(x: tf.Tensor, plan: BlockPlan, squeeze: int) -> tf.Tensor:
-    """Ghost features plus residual, bounded, then gated by the attention."""
-    joined = layers.Add(name=f"{plan.name}_sum")([ghost(x, plan), residual(x, plan)])
-    return attention(x, _bounded(joined, f"{plan.name}_f_relu"), plan, squeeze)
+Features = Callable[[tf.Tensor, BlockPlan], tf.Tensor]
+"""What makes a block's features of its input, batch norm included; `ghost` in QANA."""
+
+
+def block(x: tf.Tensor, plan: BlockPlan, config: QanaConfig, features: Features) -> tf.Tensor:
+    """Features plus residual, bounded, then gated by the attention; less what is left out."""
+    found = features(x, plan)
+    if "residual" in config.elements:
+        found = layers.Add(name=f"{plan.name}_sum")([found, residual(x, plan)])
+    found = _bounded(found, f"{plan.name}_f_relu")
+    return attention(x, found, plan, config.squeeze) if "attention" in config.elements else found
 
 
 def transformation(x: tf.Tensor, config: QanaConfig) -> tf.Tensor:
@@ -192,17 +200,21 @@ def spike_generator(x: tf.Tensor, config: QanaConfig) -> tf.Tensor:
     return _bounded(drive, "spikes_relu", bound=1.0)
 
 
-def build_training_graph(config: QanaConfig, n_classes: int, seed: int) -> keras.Model:
+def build_training_graph(
+    config: QanaConfig, n_classes: int, seed: int, features: Features = ghost
+) -> keras.Model:
     """The float network: uint8 images (n, size, size, 3) to logits float32 (n, n_classes).
 
-    Initial weights depend on ``seed`` only.
+    Initial weights depend on ``seed`` only. Other ``features`` than Ghost's do not fold.
     """
     keras.utils.set_random_seed(seed)
     pixels = keras.Input((config.input_size, config.input_size, 3), dtype="uint8", name="image")
     x = stem(pixels, config.stem)
     for plan in block_plans(config):
-        x = ghost_block(x, plan, config.squeeze)
-    x = spike_generator(excitation(transformation(x, config), config), config)
-    x = layers.Flatten(name="flatten")(x)
+        x = block(x, plan, config, features)
+    x = transformation(x, config)
+    if "excitation" in config.elements:
+        x = excitation(x, config)
+    x = layers.Flatten(name="flatten")(spike_generator(x, config))
     logits = layers.Dense(n_classes, name="head")(x)
     return keras.Model(pixels, logits, name="qana")

@@ -49,8 +49,10 @@ SMALLEST_RANGE = 0.05
 
 def chain_names(config: QanaConfig) -> list[str]:
     """Names of the chain's layers in order; ranges and weights follow it."""
-    blocks = [f"{p.name}_{part}" for p in block_plans(config) for part in ("features", "gate")]
-    return ["stem", *blocks, "transform", "excite", "spikes", "head"]
+    parts = ("features", "gate") if "attention" in config.elements else ("features",)
+    blocks = [f"{p.name}_{part}" for p in block_plans(config) for part in parts]
+    excite = ["excite"] if "excitation" in config.elements else []
+    return ["stem", *blocks, "transform", *excite, "spikes", "head"]
 
 
 def _sequential(
@@ -71,15 +73,19 @@ def _sequential(
     conv("stem", config.stem, 3, 2)
     relu("stem", bound)
     for plan in block_plans(config):
-        conv(f"{plan.name}_features", plan.width + plan.width // config.squeeze, 3, plan.stride)
+        gated = "attention" in config.elements
+        squeezed = plan.width // config.squeeze if gated else 0
+        conv(f"{plan.name}_features", plan.width + squeezed, 3, plan.stride)
         relu(f"{plan.name}_features", bound)
-        conv(f"{plan.name}_gate", plan.width, 1)
-        relu(f"{plan.name}_gate", bound)
+        if gated:
+            conv(f"{plan.name}_gate", plan.width, 1)
+            relu(f"{plan.name}_gate", bound)
     conv("transform", config.transform, 1)
     model.add(layers.GlobalAveragePooling2D(keepdims=True, name="pool"))
     relu("transform", bound)
-    conv("excite", config.transform + config.transform // config.squeeze, 1)
-    relu("excite", bound)
+    if "excitation" in config.elements:
+        conv("excite", config.transform + config.transform // config.squeeze, 1)
+        relu("excite", bound)
     conv("spikes", config.spikes, 1)
     relu("spikes", spike_bound)
     model.add(layers.Flatten(name="flatten"))

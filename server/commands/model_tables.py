@@ -73,6 +73,7 @@ def print_description(told: dict[str, Any]) -> None:
             f"(strides {', '.join(map(str, config['strides']))}; depth {config['depth']}), "
             f"transform {config['transform']}, spikes {config['spikes']}"
         ),
+        "elements": ", ".join(config["elements"]) or "none",
         "parameters": (
             f"{told['parameters']['float']:,} trained, "
             f"{told['parameters']['quantized']:,} in the folded chain"

@@ -5,6 +5,8 @@ from typing import Any, TypeVar
 
 import click
 
+from server.commands.network_options import network_config, network_options
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -117,13 +119,7 @@ _OPTIONS = [
         help="Share of a site's largest class up to which SMOTE fills the others, if less than "
         "twice the cases.",
     ),
-    click.option(
-        "--network",
-        default="default",
-        show_default=True,
-        type=click.Choice(["default", "small"]),
-        help="QANA's widths: 32/64/128/256, or a small one for quick looks.",
-    ),
+    network_options,
     click.option(
         "--all-symmetries",
         is_flag=False,
@@ -149,8 +145,11 @@ _OPTIONS = [
 ]
 
 
+_NETWORK = ("network", "elements")
+
+
 def plan_options(command: F) -> F:
-    """Give a command all options of a plan; ``network`` is "default" or "small"."""
+    """Give a command all options of a plan, those of `network_options` among them."""
     for option in reversed(_OPTIONS):
         command = option(command)
     return command
@@ -159,10 +158,9 @@ def plan_options(command: F) -> F:
 def plan_settings(options: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
     """Settings of `server.plan.make_plan` from the options, and the file of initial weights.
 
-    Raises SettingsError where they do not fit, and as `initial_content`.
+    Raises SettingsError where they do not fit, and as `network_config` and `initial_content`.
     """
     from common.errors import SettingsError
-    from common.qana.config import DEMO_CONFIG, QanaConfig
     from common.qana.initial import initial_content, start_id
 
     if options["float_rounds"] < 1:
@@ -170,7 +168,7 @@ def plan_settings(options: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
             f"--rounds {options['float_rounds']}: give at least one float round; quantized rounds "
             "start from its network"
         )
-    settings = {name: value for name, value in options.items() if name != "network"}
-    config = QanaConfig() if options["network"] == "default" else DEMO_CONFIG
+    settings = {name: value for name, value in options.items() if name not in _NETWORK}
+    config = network_config(options["network"], options["elements"])
     content = initial_content(options["initial"], config)
     return {**settings, "config": config, "initial": start_id(content)}, content

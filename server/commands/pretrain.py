@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from server.commands.network_options import network_config, network_options
 from server.commands.options import json_option
 
 if TYPE_CHECKING:
@@ -28,13 +29,7 @@ _PROCEDURAL = "procedural:"
 @click.option(
     "--epochs", type=click.IntRange(1), default=20, show_default=True, help="Over all pictures."
 )
-@click.option(
-    "--network",
-    type=click.Choice(["default", "small"]),
-    default="default",
-    show_default=True,
-    help="QANA's widths, as of 'fedqana simulate'.",
-)
+@network_options
 @click.option(
     "--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True,
     help="Of the drawn pictures, the first weights and the order.",
@@ -44,17 +39,18 @@ _PROCEDURAL = "procedural:"
     help="Where the weights are written, for --initial.",
 )  # fmt: skip
 @json_option
-def pretrain(pictures: str, epochs: int, network: str, seed: int, out: Path, as_json: bool) -> None:
+def pretrain(
+    pictures: str, epochs: int, network: str, elements: str, seed: int, out: Path, as_json: bool
+) -> None:
     """Make the weights that runs start from, by learning an ImageNet network's features.
 
     QANA learns to predict what EfficientNet-Lite0 (the extra 'saliency') sees in the pictures. It
     takes some 50 ms a picture on one core with the default settings.
     """
     from common.files import write_atomically
-    from common.qana.config import DEMO_CONFIG, QanaConfig
     from common.qana.initial import start_from, start_id, to_content
 
-    config = QanaConfig() if network == "default" else DEMO_CONFIG
+    config = network_config(network, elements)
     count = _count(pictures)
     _check_place(out)
 
@@ -92,6 +88,7 @@ def pretrain(pictures: str, epochs: int, network: str, seed: int, out: Path, as_
         "learning_rate": LEARNING_RATE,
         "seed": seed,
         "network": network,
+        "elements": list(config.elements),
         "unexplained": round(made.unexplained, 4),
         "software": software_versions(),
     }

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from common.errors import StateDamaged
+from common.errors import DataUnreadable, StateDamaged
 from common.qana.initial import start_from, start_id, to_content
 from common.qana.networks import initial_weights
 from server.commands.plan_options import plan_settings
@@ -19,7 +19,7 @@ from tests.support.tiny_run import TINY, create_tiny, tiny_data, tiny_plan
 
 def test_pretrain_writes_weights_that_a_plan_names(tmp_path: Path) -> None:
     file = tmp_path / "start.npz"
-    small = ("--network", "small")
+    small = ("--network", "small", "--elements", "residual")
     made = fedqana(
         "model", "pretrain", "--pictures", "procedural:80", "--epochs", "1", *small,
         "--out", str(file), "--json",
@@ -30,7 +30,10 @@ def test_pretrain_writes_weights_that_a_plan_names(tmp_path: Path) -> None:
     assert (told["pictures"], told["n_pictures"], told["epochs"]) == ("procedural:80", 80, 1)
 
     options = {"float_rounds": 1, "network": "small", "initial": str(file)}
-    settings, content = plan_settings(options)
+    settings, content = plan_settings({**options, "elements": "residual"})
+    assert settings["config"].elements == ("residual",)
+    with pytest.raises(DataUnreadable, match="not of a network of this shape"):
+        plan_settings({**options, "elements": "residual,attention"})
     assert settings["initial"] == told["sha256"]
     assert content == file.read_bytes()
 

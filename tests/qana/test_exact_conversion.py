@@ -14,7 +14,7 @@ from common.qana.convert import convert, keras_spikes_and_logits
 from common.qana.networks import network
 from common.qana.quantize import ACTIVATION_RANGE, chain_names
 from common.qana.weights import NamedWeights
-from tests.qana.tiny import TINY, quantized_from, random_images, random_weights
+from tests.qana.tiny import BARE, LACKING, TINY, quantized_from, random_images, random_weights
 
 DEEPER = QanaConfig(input_size=32, stem=16, widths=(8, 16), depth=2, transform=24, spikes=40)
 CLASSES = 5
@@ -69,7 +69,7 @@ def chip_outputs(program_model: akida.Model, images: NDArray[np.uint8]) -> dict[
     return outputs
 
 
-@pytest.mark.parametrize("config", [TINY, DEEPER], ids=["tiny", "deeper"])
+@pytest.mark.parametrize("config", [TINY, DEEPER, BARE, *LACKING])
 @settings(max_examples=6, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), spread=st.sampled_from([0.0, 0.5, 1.5, 4.0]))
 def test_every_layer_is_equal(config: QanaConfig, seed: int, spread: float) -> None:

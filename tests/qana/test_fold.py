@@ -17,7 +17,7 @@ from common.qana.quantize import (
     set_chain_weights,
 )
 from common.qana.weights import grow_head, trained_part
-from tests.qana.tiny import CLASSES, TINY, random_images, random_weights
+from tests.qana.tiny import BARE, CLASSES, LACKING, TINY, random_images, random_weights
 
 # Identity residuals and projections; one and two blocks a stage; narrower after wider.
 CONFIGS = (
@@ -26,6 +26,8 @@ CONFIGS = (
     QanaConfig(input_size=32, stem=16, widths=(8, 8), squeeze=2, transform=16, spikes=8),
     QanaConfig(input_size=32, stem=8, widths=(8, 16), strides=(2, 1), transform=8, spikes=8),
     QanaConfig(input_size=48, stem=8, widths=(16,), squeeze=8, transform=8, spikes=16),
+    BARE,
+    *LACKING,
 )
 IMAGES = 6
 seeds = st.integers(0, 2**32 - 1)
@@ -56,7 +58,7 @@ def chain_logits(
     return np.asarray(model(images, training=False))
 
 
-@settings(max_examples=80)
+@settings(max_examples=120)
 @given(config=st.sampled_from(CONFIGS), seed=seeds)
 def test_the_folded_chain_computes_the_training_graphs_logits(
     config: QanaConfig, seed: int

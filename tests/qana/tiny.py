@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.akida_runtime import Program
-from common.qana.config import QanaConfig
+from common.qana.config import ELEMENTS, QanaConfig
 from common.qana.convert import convert
 from common.qana.fold import fold
 from common.qana.networks import network
@@ -15,6 +15,21 @@ from common.qana.weights import NamedWeights
 
 TINY = QanaConfig(input_size=32, stem=8, widths=(8,), transform=8, spikes=16)
 CLASSES = 3
+BARE = TINY.model_copy(update={"elements": ()})
+"""No attention, no residuals, no squeeze-and-excitation."""
+LACKING = tuple(
+    QanaConfig(
+        input_size=32,
+        stem=8,
+        widths=(8, 16),
+        depth=2,
+        transform=8,
+        spikes=8,
+        elements=tuple(e for e in ELEMENTS if e != left_out),
+    )
+    for left_out in ELEMENTS
+)
+"""Each without one element; blocks with and without a change of width and stride."""
 
 
 def random_images(n: int, seed: int, size: int = TINY.input_size) -> NDArray[np.uint8]:

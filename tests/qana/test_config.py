@@ -1,0 +1,38 @@
+"""What stored configurations mean, and which of them are the same network."""
+
+import pytest
+from pydantic import ValidationError
+
+from common.qana.config import DEMO_CONFIG, ELEMENTS, QanaConfig
+from common.qana.networks import model_hash
+
+
+def test_a_configuration_of_before_there_were_elements_to_choose_has_all() -> None:
+    stored = QanaConfig().model_dump(mode="json")
+    del stored["elements"]
+    assert QanaConfig.model_validate(stored).elements == ELEMENTS
+
+
+def test_a_whole_networks_digest_is_what_it_was_before_there_were_elements_to_choose() -> None:
+    assert DEMO_CONFIG.digest()[:12] == "e863a0474bec"
+
+
+def test_elements_have_one_order_and_survive_json() -> None:
+    some = QanaConfig(elements=("excitation", "attention"))
+    assert some.elements == ("attention", "excitation")
+    assert some == QanaConfig(elements=("attention", "excitation", "attention"))
+    assert QanaConfig.model_validate(some.model_dump(mode="json")) == some
+
+
+def test_networks_of_other_elements_have_other_digests_and_weights() -> None:
+    kinds = [
+        DEMO_CONFIG.model_copy(update={"elements": elements})
+        for elements in (ELEMENTS, *((e,) for e in ELEMENTS), ())
+    ]
+    assert len({kind.digest() for kind in kinds}) == len(kinds)
+    assert len({model_hash(kind, 3) for kind in kinds}) == len(kinds)
+
+
+def test_an_unknown_element_is_refused() -> None:
+    with pytest.raises(ValidationError, match="attention"):
+        QanaConfig.model_validate({"elements": ["dropout"]})

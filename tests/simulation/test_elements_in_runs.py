@@ -1,0 +1,47 @@
+"""A run of a network that lacks QANA's elements, by the options that a user gives."""
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from common.qana.config import DEMO_CONFIG
+from simulation.cli import cli
+
+pytestmark = pytest.mark.timeout(600)  # real runs, on a machine that may be busy
+
+RUN = (
+    *("simulate", "--data", "synthetic:80", "--sites", "iid:2", "--rounds", "1"),
+    *("--qat-rounds", "1", "--network", "small", "--fine-tuning-epochs", "0", "--run", "bare"),
+)
+
+
+def invoke(*arguments: str) -> Result:
+    return CliRunner().invoke(cli, list(arguments))
+
+
+def test_a_network_without_elements_becomes_a_program_that_computes_the_same(
+    tmp_path: Path,
+) -> None:
+    options = ("--elements", "none", "--initial", "random", "--out", str(tmp_path))
+    made = invoke(*RUN, *options)
+    assert made.exit_code == 0, (made.output, made.exception)
+    described = invoke("model", "describe", "bare:2", "--out", str(tmp_path), "--json")
+    assert described.exit_code == 0, (described.output, described.exception)
+    told = json.loads(described.stdout)
+    assert told["config"] == DEMO_CONFIG.model_dump(mode="json") | {"elements": []}
+    layers = [layer for layer in told["mean_spikes"] if "gate" in layer or "excite" in layer]
+    assert not layers and told["mean_spikes"]
+    assert told["fit"]["AKD1000"]["fits"]
+
+
+def test_what_comes_with_fedqana_is_no_start_for_it(tmp_path: Path) -> None:
+    refused = invoke(*RUN, "--elements", "attention", "--out", str(tmp_path))
+    assert "no pretrained weights come with a network of this shape" in str(refused.exception)
+    assert not (tmp_path / "bare").exists()
+
+
+def test_an_element_that_there_is_not_is_named(tmp_path: Path) -> None:
+    refused = invoke(*RUN, "--elements", "attention,ghost", "--out", str(tmp_path))
+    assert "'ghost' is no element; give some of attention, residual" in str(refused.exception)
