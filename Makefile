@@ -31,10 +31,11 @@ LAYOUTS := source dirichlet:10:0.1 dirichlet:10:0.3 dirichlet:10:1 iid:10 \
 STRATEGIES := fedavg fedprox fedadam fedyogi fedmedian fedtrimmedavg krum
 # An OUT of an earlier version has other defaults' runs by these names: take a new one.
 # Defaults of before: a phase ended with its last network, without offsets of the classes; then sites
-# counted by classes; at first quantized rounds learned labels.
-CASES := --average 0 --no-class-offsets --fine-tuning-epochs 0
-CLASSES := --site-weights classes --no-class-offsets --fine-tuning-epochs 0
+# counted by classes; at first quantized rounds learned labels. All were of the network with all elements.
+CASES := --average 0 --no-class-offsets
+CLASSES := --site-weights classes --no-class-offsets
 LABELS := $(CASES) --qat-rounds 8 --distillation 0 --qat-learning-rate 1e-4
+FORMER := --elements all --fine-tuning-epochs 0
 # Three seeds of a federated run: its name and its options.
 define federated
 	for seed in 0 1 2; do \
@@ -46,77 +47,91 @@ define federated
 				--run $$run --out $(OUT)/federated || exit 1; \
 		fi; done
 endef
+# Tables of finished runs: of their names, each with the seeds 0 to 2.
+define deployed
+	for part in test validation; do \
+		$(ACCURACY) deployed $(1)-0 $(1)-1 $(1)-2 --runs-out $(OUT)/federated --on $$part \
+			--out $(OUT)/$(1)-$$part && $(ACCURACY) table $(OUT)/$(1)-$$part || exit 1; done
+	$(BIN)/fedqana runs compare --spread $(1)-0 $(1)-1 $(1)-2 --out $(OUT)/federated
+endef
 bench: $(READY)
 	@test -n "$(DATA)" || { echo "say where HAM10000 is: make bench DATA=DIR"; exit 1; }
-	for row in pooled test-flips; do \
-		$(ACCURACY) run $$row --data $(DATA) --out $(OUT)/accuracy || exit 1; done
-	$(ACCURACY) run resnet18 --data $(DATA) --bfloat16 --epochs 24 --out $(OUT)/accuracy
-	for site in $(SOURCES); do \
-		$(ACCURACY) run alone --site $$site --data $(DATA) --out $(OUT)/accuracy || exit 1; done
+	$(call federated,federated,)
+	$(call deployed,federated)
+	$(call federated,shared,--fine-tuning-epochs 0)
+	$(call deployed,shared)
+	$(call federated,all-elements,--elements all)
+	$(call deployed,all-elements)
 	for row in pooled test-flips; do \
 		$(ACCURACY) run $$row --initial pretrained --data $(DATA) --out $(OUT)/pretrained || exit 1; done
-	for site in $(SOURCES); do \
-		$(ACCURACY) run alone --site $$site --initial pretrained --data $(DATA) \
-			--out $(OUT)/pretrained || exit 1; done
-	for row in pooled no-attention no-se no-residual plain-convolutions no-logit-adjustment smote \
-		smote-and-logit-adjustment crop-whole crop-saliency crop-grad-cam crop-mask mixup \
-		no-augmentation leaky; do \
+	for site in $(SOURCES); do for row in alone alone-flips; do \
+		$(ACCURACY) run $$row --site $$site --initial pretrained --data $(DATA) \
+			--out $(OUT)/pretrained || exit 1; done; done
+	$(ACCURACY) table $(OUT)/pretrained
+	for row in pooled test-flips; do \
+		$(ACCURACY) run $$row --data $(DATA) --out $(OUT)/random || exit 1; done
+	$(ACCURACY) table $(OUT)/random
+	for row in resnet18 resnet18-flips; do \
+		$(ACCURACY) run $$row --data $(DATA) --bfloat16 --epochs 24 --out $(OUT)/resnet18 || exit 1; done
+	$(ACCURACY) table $(OUT)/resnet18
+	for row in pooled all-elements no-attention no-se no-residual; do \
 		$(ACCURACY) run $$row --data $(DATA) --epochs 24 --out $(OUT)/ablations || exit 1; done
+	for row in plain-convolutions no-logit-adjustment smote smote-and-logit-adjustment crop-whole \
+		crop-saliency crop-grad-cam crop-mask mixup no-augmentation leaky; do \
+		$(ACCURACY) run $$row --elements all --data $(DATA) --epochs 24 \
+			--out $(OUT)/ablations || exit 1; done
+	$(ACCURACY) table $(OUT)/ablations
 	for row in leaky pooled; do \
-		$(ACCURACY) run $$row --data $(DATA) --epochs 96 --seed 0 --out $(OUT)/leaky || exit 1; done
-	$(call federated,federated,)
-	for part in test validation; do \
-		$(ACCURACY) deployed federated-0 federated-1 federated-2 --runs-out $(OUT)/federated \
-			--on $$part --out $(OUT)/deployed-$$part || exit 1; done
-	$(call federated,classes,$(CLASSES))
-	$(call federated,cases,$(CASES))
-	$(call federated,labels,$(LABELS))
-	$(call federated,random,--initial random $(LABELS))
-	$(call federated,quantization,--compression quantization --fine-tuning-epochs 0)
+		$(ACCURACY) run $$row --elements all --data $(DATA) --epochs 96 --seed 0 \
+			--out $(OUT)/leaky || exit 1; done
+	$(ACCURACY) table $(OUT)/leaky
 	$(BENCH) strategies run --data $(DATA) $(addprefix --sites ,$(LAYOUTS)) \
 		$(addprefix --strategy ,$(STRATEGIES)) --seed 0 --seed 1 --seed 2 \
 		--network small --rounds 24 --qat-rounds 6 --out $(OUT)/strategies
+	$(BENCH) strategies table $(OUT)/strategies --figure $(OUT)/strategies.svg
+	$(call federated,quantization,$(FORMER) --compression quantization)
+	$(call deployed,quantization)
+	$(call federated,classes,$(FORMER) $(CLASSES))
+	$(call deployed,classes)
+	$(call federated,cases,$(FORMER) $(CASES))
+	$(call deployed,cases)
+	$(call federated,labels,$(FORMER) $(LABELS))
+	$(call deployed,labels)
+	$(call federated,random,$(FORMER) --initial random $(LABELS))
+	$(call deployed,random)
 	$(BENCH) strategies run --data $(DATA) --sites source \
 		$(addprefix --strategy ,$(STRATEGIES)) --seed 0 --seed 1 \
 		--network small --rounds 24 --qat-rounds 6 $(CLASSES) --out $(OUT)/small
+	$(BENCH) strategies table $(OUT)/small
 	$(BENCH) strategies run --data $(DATA) --sites source --seed 0 --seed 1 \
 		--network small --rounds 24 --qat-rounds 6 $(CLASSES) --compression quantization \
 		--out $(OUT)/small-quantization
-	$(ACCURACY) table $(OUT)/accuracy
-	$(ACCURACY) table $(OUT)/leaky
-	$(ACCURACY) table $(OUT)/ablations
-	$(ACCURACY) table $(OUT)/pretrained
-	$(ACCURACY) table $(OUT)/deployed-test
-	$(ACCURACY) table $(OUT)/deployed-validation
-	for name in federated classes cases labels random quantization; do \
-		$(BIN)/fedqana runs compare --spread $$name-0 $$name-1 $$name-2 --out $(OUT)/federated || exit 1; done
-	$(BENCH) strategies table $(OUT)/strategies --figure $(OUT)/strategies.svg
-	$(BENCH) strategies table $(OUT)/small
 	$(BENCH) strategies table $(OUT)/small-quantization
 
 # The tables of docs/conversion.md and docs/on-chip-learning.md; some five hours on 2 cores. DATA is HAM10000.
 BENCH = $(BIN)/fedqana bench
 bench-akida: $(READY)
 	@test -n "$(DATA)" || { echo "say where HAM10000 is: make bench-akida DATA=DIR"; exit 1; }
-	$(BENCH) train --data $(DATA)
+	$(BENCH) train --data $(DATA) --shape whole
 	for penalty in 0 0.3 1 3; do \
-		$(BENCH) train --data $(DATA) --distillation 0 --event-penalty $$penalty || exit 1; done
-	for how in "--spike-band 30" "--decorrelation 1" "--shape half-width-early"; do \
+		$(BENCH) train --data $(DATA) --shape whole --distillation 0 --event-penalty $$penalty || exit 1; done
+	for how in "--shape whole --spike-band 30" "--shape whole --decorrelation 1" \
+		"--shape half-width-early"; do \
 		$(BENCH) train --data $(DATA) $$how || exit 1; done
 	for code in vasc df bcc akiec; do \
-		$(BENCH) train --data $(DATA) --hold-out $$code --float-epochs 12 --qat-epochs 6 || exit 1; done
-	for shape in default late-strides half-width three-stages; do \
+		$(BENCH) train --data $(DATA) --shape whole --hold-out $$code --float-epochs 12 --qat-epochs 6 || exit 1; done
+	for shape in whole late-strides half-width three-stages; do \
 		$(BENCH) train --data $(DATA) --out fedqana-bench/shapes --seed 0 --shape $$shape \
 			--distillation 0 --float-epochs 16 --qat-epochs 6 || exit 1; done
 	for what in conversion "conversion --distillation 0" wear; do \
-		$(BENCH) $$what --data $(DATA) || exit 1; done
+		$(BENCH) $$what --data $(DATA) --shape whole || exit 1; done
 	for how in "" "--spike-band 30" "--decorrelation 1"; do \
-		$(BENCH) heads --data $(DATA) --draws 3 $$how || exit 1; done
-	$(BENCH) sparsity --data $(DATA) --distillation 0 --figure fedqana-bench/events.svg
-	$(BENCH) new-class --data $(DATA)
-	$(BENCH) shapes --data $(DATA) --shape default --shape half-width-early
+		$(BENCH) heads --data $(DATA) --shape whole --draws 3 $$how || exit 1; done
+	$(BENCH) sparsity --data $(DATA) --shape whole --distillation 0 --figure fedqana-bench/events.svg
+	$(BENCH) new-class --data $(DATA) --shape whole
+	$(BENCH) shapes --data $(DATA) --shape whole --shape half-width-early
 	$(BENCH) shapes --data $(DATA) --out fedqana-bench/shapes --seed 0 --distillation 0 \
-		--shape default --shape late-strides --shape half-width --shape three-stages
+		--shape whole --shape late-strides --shape half-width --shape three-stages
 
 test: $(READY) lint
 	$(BIN)/python -m pytest

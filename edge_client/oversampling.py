@@ -3,30 +3,40 @@
 import hashlib
 import json
 import logging
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from common.arrays import from_npz, to_npz
 from common.data.cases import Cases
-from common.data.smote import COMPONENTS, smote
+from common.data.smote import COMPONENTS, ClassOutcome, Oversampled, smote
 from common.files import write_atomically
 from common.seeds import derive_seed
 
 log = logging.getLogger("fedqana.site")
 
 FILE = "smote.npz"
-"""In a site's folder: the cases last made, and a hash of all that they were made from."""
+"""In a site's folder: the cases last made, of which others they were made, and a hash of all that
+they were made from."""
 
-_FORMAT = 1
-"""Counted up whenever what `common.data.smote` makes of the same cases changes."""
+_FORMAT = 2
+"""Counted up whenever what `common.data.smote` makes of the same cases, or the file, changes."""
 
 
 def oversampled(
     cases: Cases, codes: tuple[str, ...], name: str, share: float, folder: Path
 ) -> Cases:
-    """A site's training cases and those that SMOTE makes of them.
+    """A site's training cases and those that SMOTE makes of them: `oversampling`'s cases."""
+    return oversampling(cases, codes, name, share, folder).cases
+
+
+def oversampling(
+    cases: Cases, codes: tuple[str, ...], name: str, share: float, folder: Path
+) -> Oversampled:
+    """What SMOTE makes of a site's training cases.
 
     They are the same in every round and run, whatever process trains: making them takes up to
     minutes, so they are kept in ``folder`` / `FILE` (one file, replaced when the cases change, of
@@ -51,10 +61,9 @@ def oversampled(
     """
     seed = derive_seed(0, "smote", name)
     key = _key(cases, len(codes), seed, share)
-    made = _kept(folder / FILE, key, cases)
-    if made is None:
+    found = _kept(folder / FILE, key, cases)
+    if found is None:
         found = smote(cases, len(codes), seed, share=share)
-        made = _cases(found.made.images, found.made.labels)
         for code, outcome in zip(codes, found.outcomes, strict=True):
             if outcome.outcome == "single-case":
                 log.warning("smote: class %s has a single training case, left as it is", code)
@@ -63,9 +72,24 @@ def oversampled(
                     "smote: class %s, %d cases made of %d (%s)",
                     code, outcome.made, outcome.cases, outcome.outcome,
                 )  # fmt: skip
-        arrays = {"key": np.array(key), "images": made.images, "labels": made.labels}
-        write_atomically(folder / FILE, to_npz(arrays), 0o600)
-    return Cases.concatenate([cases, made])
+        write_atomically(folder / FILE, to_npz(_arrays(found, key)), 0o600)
+    return found
+
+
+def _arrays(found: Oversampled, key: str) -> dict[str, NDArray[Any]]:
+    about = {
+        "outcomes": [asdict(outcome) for outcome in found.outcomes],
+        "target": found.target,
+        "components": found.components,
+    }
+    return {
+        "key": np.array(key),
+        "images": found.made.images,
+        "labels": found.made.labels,
+        "parents": found.parents,
+        "mixing": found.mixing,
+        "about": np.array(json.dumps(about)),
+    }
 
 
 def _key(cases: Cases, n_classes: int, seed: int, share: float) -> str:
@@ -77,20 +101,36 @@ def _key(cases: Cases, n_classes: int, seed: int, share: float) -> str:
     return digest.hexdigest()
 
 
-def _kept(file: Path, key: str, cases: Cases) -> Cases | None:
-    """The cases in the file, None where it is absent, damaged, or of other cases."""
+def _kept(file: Path, key: str, cases: Cases) -> Oversampled | None:
+    """What is in the file, None where it is absent, damaged, or of other cases."""
     try:
         arrays = from_npz(file.read_bytes())
         images, labels = arrays["images"], arrays["labels"]
         if str(arrays["key"]) != key:
             return None
-    except (OSError, ValueError, KeyError):
+        parents, mixing = arrays["parents"], arrays["mixing"]
+        about = json.loads(str(arrays["about"]))
+        outcomes = tuple(ClassOutcome(**outcome) for outcome in about["outcomes"])
+    except (OSError, ValueError, KeyError, TypeError):
         return None
     if images.shape != (len(labels), *cases.images.shape[1:]) or images.dtype != np.uint8:
         return None
-    return _cases(images, labels.astype(np.int64))
+    if parents.shape != (len(labels), 2) or mixing.shape != labels.shape:
+        return None
+    return Oversampled(
+        Cases.concatenate([cases, _cases(images, labels.astype(np.int64))]),
+        outcomes,
+        parents.astype(np.int64),
+        mixing.astype(np.float32),
+        about["target"],
+        about["components"],
+    )
 
 
 def _cases(images: NDArray[np.uint8], labels: NDArray[np.int64]) -> Cases:
-    ids = tuple(f"smote-{number}" for number in range(len(labels)))
+    """New cases with the ids that `smote` gave them: each class's are counted by themselves."""
+    ids = tuple(
+        f"smote-{label}-{np.count_nonzero(labels[:number] == label)}"
+        for number, label in enumerate(labels)
+    )
     return Cases(images, labels, ids, ids)

@@ -102,11 +102,13 @@ def write_run_report(folder: Path, database: str, run: str) -> Path:
     """Write the run's HTML report; raises StorageFull, and then the run itself is safe."""
     from server.history.store import open_history
     from server.report.build import write_report
+    from simulation.contact_sheets import write_contact_sheets
 
     output = folder / "report.html"
     with open_history(database, create=False) as history:
         record = history.load_record(run)
     try:
+        write_contact_sheets(folder)
         write_report(record, output)
     except StorageFull as error:
         raise StorageFull(

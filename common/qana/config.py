@@ -42,8 +42,9 @@ class QanaConfig(BaseModel):
     spikes : int
         Units of the 1-bit spike generator: what the chip learns from.
     elements : tuple of Element
-        Those of `ELEMENTS` that the network has, in that order, whatever order is given. Where
-        only ``widths`` are given it has all, as in bundles of before there was a choice.
+        Those of `ELEMENTS` that the network has, in that order, whatever order is given; by
+        default none, as none was worth its weights (docs/benchmarks.md, "Ablations"). Where only
+        ``widths`` are given it has all, as in bundles of before there was a choice.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -56,7 +57,7 @@ class QanaConfig(BaseModel):
     squeeze: int = Field(default=4, ge=2, le=16)
     transform: Width = 256
     spikes: Width = 256
-    elements: tuple[Element, ...] = ELEMENTS
+    elements: tuple[Element, ...] = ()
 
     @model_validator(mode="before")
     @classmethod
@@ -92,6 +93,14 @@ class QanaConfig(BaseModel):
 
 
 DEMO_CONFIG = QanaConfig(
-    stem=16, widths=(16, 32, 48, 64), strides=(2, 2, 2, 1), transform=96, spikes=128
+    stem=16,
+    widths=(16, 32, 48, 64),
+    strides=(2, 2, 2, 1),
+    transform=96,
+    spikes=128,
+    elements=ELEMENTS,
 )
-"""A small network for demonstrations and tests: the same structure at a fraction of the work."""
+"""A small network for demonstrations and tests, with all elements at a fraction of the work."""
+
+WHOLE_CONFIG = QanaConfig(elements=ELEMENTS)
+"""QANA of the default widths with all of its elements."""

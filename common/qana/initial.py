@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from common.arrays import from_npz, to_npz
 from common.errors import DataNotFound, DataUnreadable, SettingsError
 from common.files import sha256_of
-from common.qana.config import DEMO_CONFIG, QanaConfig
+from common.qana.config import DEMO_CONFIG, WHOLE_CONFIG, QanaConfig
 from common.qana.weights import NamedWeights, fault_of, is_statistic
 
 PRETRAINED = "pretrained"
@@ -27,7 +27,11 @@ ABOUT = "about"
 _LARGEST_FILE = 64 * 2**20
 _HEAD = "head/"
 _FOLDER = Path(__file__).with_name("pretrained")
-_FILES = {QanaConfig().digest(): "default.npz", DEMO_CONFIG.digest(): "small.npz"}
+_FILES = {
+    QanaConfig().digest(): "default.npz",
+    WHOLE_CONFIG.digest(): "whole.npz",
+    DEMO_CONFIG.digest(): "small.npz",
+}
 
 
 def initial_content(choice: str, config: QanaConfig) -> bytes:

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-NONE = "none"
+ALL, NONE = "all", "none"
 
 _OPTIONS = [
     click.option(
@@ -22,11 +22,9 @@ _OPTIONS = [
     ),
     click.option(
         "--elements",
-        metavar="LIST|none",
-        default="attention,residual,excitation",
-        show_default=True,
-        help="QANA's elements that the network has, of attention, residual and excitation "
-        "(squeeze-and-excitation). The weights that come with FedQANA are of networks with all.",
+        metavar="LIST|all|none",
+        help="QANA's elements that the network has: some of attention, residual and excitation "
+        "(squeeze-and-excitation), separated by commas.  [default: none; all with 'small']",
     ),
 ]
 
@@ -38,17 +36,23 @@ def network_options(command: F) -> F:
     return command
 
 
-def network_config(network: str, elements: str) -> "QanaConfig":
-    """The network that the options name; raises SettingsError for an unknown element."""
+def network_config(network: str, elements: str | None) -> "QanaConfig":
+    """The network that the options name; raises SettingsError for an unknown element.
+
+    Without ``elements`` it has what networks of these widths have by default.
+    """
     from common.errors import SettingsError
     from common.qana.config import DEMO_CONFIG, ELEMENTS, QanaConfig
 
     config = QanaConfig() if network == "default" else DEMO_CONFIG
-    named = [] if elements.strip() == NONE else [part.strip() for part in elements.split(",")]
+    if elements is None:
+        return config
+    known = {ALL: list(ELEMENTS), NONE: []}
+    named = known.get(elements.strip(), [part.strip() for part in elements.split(",")])
     for name in named:
         if name not in ELEMENTS:
             raise SettingsError(
                 f"--elements {elements[:60]}: {name[:20]!r} is no element; give some of "
-                f"{', '.join(ELEMENTS)}, separated by commas, or {NONE}"
+                f"{', '.join(ELEMENTS)}, separated by commas, or {ALL} or {NONE}"
             )
     return config.model_copy(update={"elements": tuple(e for e in ELEMENTS if e in named)})

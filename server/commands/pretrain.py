@@ -40,7 +40,13 @@ _PROCEDURAL = "procedural:"
 )  # fmt: skip
 @json_option
 def pretrain(
-    pictures: str, epochs: int, network: str, elements: str, seed: int, out: Path, as_json: bool
+    pictures: str,
+    epochs: int,
+    network: str,
+    elements: str | None,
+    seed: int,
+    out: Path,
+    as_json: bool,
 ) -> None:
     """Make the weights that runs start from, by learning an ImageNet network's features.
 

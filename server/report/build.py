@@ -11,6 +11,10 @@ from server.history.records import RunRecord
 from server.report.content import facts, sections
 from server.report.view import moment
 
+SHEETS = "sheets"
+"""Folder of a simulated run's contact sheets, which show patients' images and so are no part of the
+report itself."""
+
 
 def write_report(record: RunRecord, output: Path) -> None:
     """Write the report of a finished, stopped or still running run.
@@ -20,7 +24,7 @@ def write_report(record: RunRecord, output: Path) -> None:
     record : RunRecord
         What the history knows of the run; whatever is missing in it is left out or said.
     output : Path
-        HTML file, replaced as a whole.
+        HTML file, replaced as a whole; it names the contact sheets in the folder `SHEETS` beside.
 
     Raises
     ------
@@ -38,6 +42,8 @@ def write_report(record: RunRecord, output: Path) -> None:
         run_id=record.run.run_id,
         facts=facts(record),
         sections=sections(record),
+        sheets=sorted(file.name for file in (output.parent / SHEETS).glob("*.html")),
+        sheets_folder=SHEETS,
         written=moment(datetime.now(UTC)),
         version=__version__,
     )

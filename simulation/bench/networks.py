@@ -33,7 +33,7 @@ from common.data.preparation import prepare_cases
 from common.data.splits import FRACTIONS, split_by_lesion
 from common.errors import SettingsError
 from common.files import sha256_of, write_atomically
-from common.qana.config import DEMO_CONFIG, QanaConfig
+from common.qana.config import DEMO_CONFIG, WHOLE_CONFIG, QanaConfig
 from common.qana.convert import convert, keras_spikes_and_logits
 from common.qana.fold import fold
 from common.qana.networks import Phase, initial_weights, network
@@ -47,7 +47,8 @@ from server.plan import half_cosine
 from simulation.sites import read_images
 
 SHAPES: dict[str, QanaConfig] = {
-    "default": QanaConfig(),
+    "bare": QanaConfig(),
+    "whole": WHOLE_CONFIG,
     "late-strides": QanaConfig(strides=(1, 2, 2, 2)),
     "wide": QanaConfig(widths=(48, 96, 128, 256), strides=(2, 2, 2, 1)),
     "half-width": QanaConfig(stem=16, widths=(16, 32, 64, 128), strides=(1, 2, 2, 2)),
@@ -57,9 +58,13 @@ SHAPES: dict[str, QanaConfig] = {
     "three-stages-deep": QanaConfig(widths=(32, 64, 128), strides=(2, 2, 2), depth=2),
     "small": DEMO_CONFIG,
 }
-"""What `fedqana bench shapes` compares, and the small network of the demonstration."""
+"""What `fedqana bench shapes` compares, and the small network of the demonstration.
 
-DEFAULT_SHAPE = "default"
+"bare" is what runs train by default, without QANA's elements; all others have them, and were
+measured with them.
+"""
+
+DEFAULT_SHAPE = "bare"
 
 QAT_OPTIONS = ("event_penalty", "distillation", "spike_band", "decorrelation")
 """What only the quantization-aware half of a training depends on."""
@@ -93,8 +98,7 @@ class BenchSettings:
     def name(self) -> str:
         """Folder of the network below the bench's."""
         name = f"seed-{self.seed}" + (f"-without-{self.hold_out}" if self.hold_out else "")
-        if self.shape != DEFAULT_SHAPE:
-            name += f"-{self.shape}"
+        name += f"-{self.shape}"
         return name + "".join(f"-{what}-{value:g}" for what, value in self._unusual.items())
 
     @property

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from simulation.bench.measurements import Bench
 
 SHAPE_NAMES = (  # of simulation.bench.networks, too slow to import here
-    "default",
+    "bare",
+    "whole",
     "late-strides",
     "wide",
     "half-width",
@@ -55,7 +56,8 @@ _shape = click.option(
     type=click.Choice(SHAPE_NAMES),
     default=SHAPE_NAMES[0],
     show_default=True,
-    help="Shape of the network; 'small' is for trying things out.",
+    help="Shape of the network: 'bare' is that of runs, 'whole' has all of QANA's elements, as the "
+    "others have; 'small' is for trying things out.",
 )
 _QAT_OPTIONS = (
     click.option(

@@ -8,6 +8,7 @@ import click
 
 from common.classes import ClassMap
 from common.commands.options import classes_option, saliency_weights_option
+from server.commands.network_options import network_config, network_options
 from server.commands.plan_options import initial_option
 from simulation.bench.accuracy.rows import ROW_NAMES, row_of
 
@@ -56,10 +57,7 @@ def accuracy() -> None:
     "--freeze-batch-norm", type=click.FloatRange(0, 1), default=0.5, show_default=True,
     help="Share of the epochs after which batch norm's statistics are fixed; 1 for never.",
 )  # fmt: skip
-@click.option(
-    "--network", type=click.Choice(["default", "small"]), default="default", show_default=True,
-    help="Shape of the networks; 'small' is for trying things out.",
-)  # fmt: skip
+@network_options
 @click.option(
     "--bfloat16", is_flag=True, help="Let 'resnet18' compute in bfloat16 where the CPU can."
 )
@@ -73,9 +71,9 @@ def accuracy() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print the records as JSON.")
 def run(
     row: str, data: str, seeds: tuple[int, ...], site: str, epochs: int, batch: int,
-    learning_rate: float, freeze_batch_norm: float, network: str, bfloat16: bool,
-    threads: int | None, out: Path, initial: str, saliency_weights: str, classes: ClassMap,
-    as_json: bool,
+    learning_rate: float, freeze_batch_norm: float, network: str, elements: str | None,
+    bfloat16: bool, threads: int | None, out: Path, initial: str, saliency_weights: str,
+    classes: ClassMap, as_json: bool,
 ) -> None:  # fmt: skip
     """Make the records of ROW; a stopped training goes on where it was."""
     wanted = row_of(row, site)
@@ -90,8 +88,8 @@ def run(
     records = []
     with finding_lesions() as finding:
         options = Options(
-            data, out, classes, network, schedule, saliency_weights, bfloat16,
-            initial, lambda line: click.echo(line, err=True), finding,
+            data, out, classes, network_config(network, elements), schedule, saliency_weights,
+            bfloat16, initial, lambda line: click.echo(line, err=True), finding,
         )  # fmt: skip
         for seed in seeds:
             record = make_record(wanted, seed, options)

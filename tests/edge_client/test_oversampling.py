@@ -12,6 +12,7 @@ from common.qana.config import QanaConfig
 from edge_client import oversampling
 from edge_client.case_journal import CaseJournal
 from edge_client.oversampling import FILE, oversampled
+from edge_client.oversampling import oversampling as oversampling_of
 from edge_client.site import SiteData, SiteFolder
 from edge_client.training_cases import training_cases
 from tests.edge_client.cases import CLASSES, arriving, some_cases
@@ -44,6 +45,15 @@ def test_made_once_for_every_round(tmp_path: Path, request: pytest.FixtureReques
     request.getfixturevalue("forbidden")
     again = oversampled(cases, CLASSES, "a", 1.0, tmp_path)
     assert (again.images == first.images).all() and (again.labels == first.labels).all()
+    assert again.case_ids == first.case_ids and again.lesion_ids == first.lesion_ids
+    whole = oversampling_of(cases, CLASSES, "a", 1.0, tmp_path)
+    assert [o.made for o in whole.outcomes] == [0, 14, 0]
+    assert whole.parents.shape == (14, 2) and (cases.labels[whole.parents] == 1).all()
+    # Each new image is its parents laid over each other, up to what was rounded and cut off.
+    first_parents, second = (cases.images[whole.parents[:, i]].astype(float) for i in (0, 1))
+    share = whole.mixing[:, None, None, None]
+    expected = (1 - share) * first_parents + share * second
+    assert np.abs(whole.made.images - expected).mean() < 2
     assert again.images.dtype == np.uint8 and again.labels.dtype == np.int64
     assert len({*again.case_ids}) == len(again)
 

@@ -3,18 +3,19 @@
 import pytest
 from pydantic import ValidationError
 
-from common.qana.config import DEMO_CONFIG, ELEMENTS, QanaConfig
+from common.qana.config import DEMO_CONFIG, ELEMENTS, WHOLE_CONFIG, QanaConfig
 from common.qana.networks import model_hash
 
 
 def test_a_configuration_of_before_there_were_elements_to_choose_has_all() -> None:
     stored = QanaConfig().model_dump(mode="json")
     del stored["elements"]
-    assert QanaConfig.model_validate(stored).elements == ELEMENTS
+    assert QanaConfig.model_validate(stored) == WHOLE_CONFIG
 
 
 def test_a_whole_networks_digest_is_what_it_was_before_there_were_elements_to_choose() -> None:
     assert DEMO_CONFIG.digest()[:12] == "e863a0474bec"
+    assert WHOLE_CONFIG.digest()[:12] == "5c58a4852749"
 
 
 def test_elements_have_one_order_and_survive_json() -> None:

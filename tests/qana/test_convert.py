@@ -1,4 +1,5 @@
 import contextlib
+import functools
 import io
 import warnings
 
@@ -8,7 +9,7 @@ import pytest
 from common.akida_runtime import DEVICES, Program
 from common.errors import ConversionRefused, ModelDoesNotFit
 from common.keras_setup import keras
-from common.qana.config import QanaConfig
+from common.qana.config import WHOLE_CONFIG, QanaConfig
 from common.qana.convert import agreement, convert, convert_model
 from common.qana.networks import initial_weights, network
 from common.qana.quantize import chain_names
@@ -120,19 +121,26 @@ def test_another_output_shape_is_refused() -> None:
         convert_model(model, chain_names(TINY), CLASSES + 1)
 
 
-@pytest.fixture(scope="module")
-def default_program() -> Program:
-    """The default network of seven classes, untrained: the fit depends on shapes only."""
-    config = QanaConfig()
+@functools.cache
+def program_of(config: QanaConfig) -> Program:
+    """An untrained network of seven classes: the fit depends on shapes only."""
     return convert(quantized_from(initial_weights(config, 7, 0), config, 7), config, 7)
 
 
-@pytest.mark.parametrize(("device", "nps"), [("AKD1000", 76), ("AKD1500", 30)])
-def test_the_default_network_fits_both_chips(
-    default_program: Program, device: str, nps: int
+@pytest.mark.parametrize(
+    ("config", "layers", "device", "nps"),
+    [
+        (QanaConfig(), 8, "AKD1000", 76),
+        (QanaConfig(), 8, "AKD1500", 32),
+        (WHOLE_CONFIG, 13, "AKD1000", 76),
+        (WHOLE_CONFIG, 13, "AKD1500", 30),
+    ],
+)
+def test_the_default_network_fits_both_chips_and_so_does_the_whole_one(
+    config: QanaConfig, layers: int, device: str, nps: int
 ) -> None:
-    report = default_program.require_fit(device)
-    assert (report.layers, report.sequences, report.passes) == (13, 1, 1)
+    report = program_of(config).require_fit(device)
+    assert (report.layers, report.sequences, report.passes) == (layers, 1, 1)
     assert report.nps == nps
 
 

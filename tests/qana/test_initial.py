@@ -10,7 +10,7 @@ import pytest
 
 from common.arrays import from_npz, to_npz
 from common.errors import DataNotFound, DataUnreadable, SettingsError
-from common.qana.config import DEMO_CONFIG, QanaConfig
+from common.qana.config import DEMO_CONFIG, WHOLE_CONFIG, QanaConfig
 from common.qana.initial import (
     ABOUT,
     PRETRAINED,
@@ -40,7 +40,7 @@ def content_of(weights: NamedWeights) -> bytes:
     return to_content(weights, {"seed": 5})
 
 
-@pytest.mark.parametrize("config", [QanaConfig(), DEMO_CONFIG], ids=["default", "small"])
+@pytest.mark.parametrize("config", [QanaConfig(), WHOLE_CONFIG, DEMO_CONFIG])
 def test_weights_come_with_both_networks_and_are_in_all_of_it_but_the_head(
     config: QanaConfig,
 ) -> None:
@@ -58,7 +58,7 @@ def test_weights_come_with_both_networks_and_are_in_all_of_it_but_the_head(
     assert not np.array_equal(first["stem/kernel"], drawn["stem/kernel"])
 
 
-@pytest.mark.parametrize("config", [QanaConfig(), DEMO_CONFIG], ids=["default", "small"])
+@pytest.mark.parametrize("config", [QanaConfig(), WHOLE_CONFIG, DEMO_CONFIG])
 def test_the_weights_say_that_nobodys_images_are_in_them(config: QanaConfig) -> None:
     about = about_of(initial_content(PRETRAINED, config))
     assert about["pictures"].startswith("procedural:")

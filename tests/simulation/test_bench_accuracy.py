@@ -12,7 +12,7 @@ from common.classes import HAM10000_CLASSES
 from common.data.cases import Cases
 from common.errors import ModelNotFound, SettingsError
 from common.keras_setup import keras, tf
-from common.qana.config import DEMO_CONFIG, QanaConfig
+from common.qana.config import DEMO_CONFIG, WHOLE_CONFIG, QanaConfig
 from common.qana.network import block_plans
 from common.qana.networks import initial_weights, model_hash
 from common.qana.weights import NamedWeights, named_weights
@@ -20,7 +20,8 @@ from edge_client.site import SiteFolder
 from simulation.bench.accuracy.central_training import CentralTrainer, Epoch, Schedule, mixed
 from simulation.bench.accuracy.graphs import build_graph
 from simulation.bench.accuracy.judging import judge
-from simulation.bench.accuracy.rows import ROW_NAMES, Graph, row_of
+from simulation.bench.accuracy.making import Options
+from simulation.bench.accuracy.rows import ROW_NAMES, base_of, row_of
 from simulation.bench.accuracy.seed_data import SeedCases, seed_cases
 from simulation.bench.accuracy.table import markdown, summarized
 from simulation.cli import cli
@@ -49,23 +50,29 @@ def refused(*arguments: str) -> Exception:
     return result.exception
 
 
-def weights_of(graph: Graph, config: QanaConfig = DEMO_CONFIG) -> NamedWeights:
-    return named_weights(build_graph(graph, config, 7, 3))
+def weights_of(name: str) -> NamedWeights:
+    """Of a row's network of the small widths, untrained."""
+    row, options = row_of(name), Options("synthetic:80", Path(), network=DEMO_CONFIG)
+    return named_weights(build_graph(row.graph, options.config(row), 7, 3))
 
 
 def shapes(weights: NamedWeights) -> dict[str, tuple[int, ...]]:
     return {name: value.shape for name, value in weights.items()}
 
 
-def test_the_default_network_is_what_it_was_before_parts_could_be_left_out() -> None:
-    expected = "b3ed2a5c"
-    assert model_hash(QanaConfig(), 7)[:8] == expected
-    first = initial_weights(QanaConfig(), 7, 3)
-    assert sum(float(np.abs(w).sum()) for w in first.values()) == pytest.approx(23711.93, rel=1e-6)
+@pytest.mark.parametrize(
+    ("config", "expected", "total"),
+    [(WHOLE_CONFIG, "b3ed2a5c", 23711.93), (QanaConfig(), "c5991610", 11410.20)],
+)
+def test_networks_stay_what_they_are(config: QanaConfig, expected: str, total: float) -> None:
+    """The whole one is what it was before parts could be left out."""
+    assert model_hash(config, 7)[:8] == expected
+    first = initial_weights(config, 7, 3)
+    assert sum(float(np.abs(w).sum()) for w in first.values()) == pytest.approx(total, rel=1e-6)
 
 
 @pytest.mark.parametrize(
-    ("graph", "parts"),
+    ("name", "parts"),
     [
         ("no-attention", ("_squeeze/", "_squeeze_bn/", "_spread/", "_spread_bn/")),
         ("no-se", ("excite_",)),
@@ -74,18 +81,18 @@ def test_the_default_network_is_what_it_was_before_parts_could_be_left_out() -> 
     ],
 )
 def test_an_ablated_network_lacks_its_part_and_nothing_else(
-    graph: Graph, parts: tuple[str, ...]
+    name: str, parts: tuple[str, ...]
 ) -> None:
-    usual, ablated = shapes(weights_of("qana")), shapes(weights_of(graph))
-    if graph == "no-attention":  # excite_squeeze is not the attention's
+    usual, ablated = shapes(weights_of("all-elements")), shapes(weights_of(name))
+    if name == "no-attention":  # excite_squeeze is not the attention's
         gone = {n for n in usual if any(p in n for p in parts) and not n.startswith("excite_")}
     else:
         gone = {name for name in usual if any(part in name for part in parts)}
     assert gone
     expected = {name: shape for name, shape in usual.items() if name not in gone}
-    if graph == "no-se":
+    if name == "no-se":
         expected["spikes/kernel"] = (1, 1, DEMO_CONFIG.transform, DEMO_CONFIG.spikes)
-    if graph == "plain-convolutions":
+    if name == "plain-convolutions":
         for plan in block_plans(DEMO_CONFIG):
             expected[f"{plan.name}_plain/kernel"] = (3, 3, plan.inputs, plan.width)
             for part in ("gamma", "beta", "moving_mean", "moving_variance"):
@@ -191,6 +198,8 @@ def test_a_record_is_made_once(tmp_path: Path) -> None:
     assert again == first and said == ""
     other = refused("run", "pooled", *DATA, *SMALL, "--epochs", "2", "--out", str(tmp_path))
     assert isinstance(other, SettingsError) and "made with epochs 1, not 2" in str(other)
+    bare = refused("run", "pooled", *DATA, *SMALL, "--elements", "none", "--out", str(tmp_path))
+    assert isinstance(bare, SettingsError) and "made with elements" in str(bare)
     elsewhere = refused("run", "mixup", "--data", "synthetic:81", *SMALL, "--out", str(tmp_path))
     assert isinstance(elsewhere, SettingsError) and "synthetic:80" in str(elsewhere)
     assert not list(tmp_path.glob("*.partial.npz"))
@@ -203,6 +212,24 @@ def test_a_record_is_made_once(tmp_path: Path) -> None:
     flips, said = make(tmp_path, "test-flips")
     assert said == "" and flips["test"] == first["test"]
     assert flips["result"]["confusion"] != [] and flips["settings"]["symmetries"] == 8
+    # Rows can be chosen by validation lesions.
+    held = first["result"]["validation"]
+    assert set(held) == {"balanced_accuracy", "macro_f1", "macro_auc"}
+    assert held != flips["result"]["validation"]
+    assert "On validation lesions" in invoke("table", str(tmp_path)).output
+
+
+def test_eight_views_are_of_the_rows_own_network(tmp_path: Path) -> None:
+    assert base_of(row_of("resnet18-flips")) == row_of("resnet18")
+    flips = row_of("alone-flips", "studio")
+    assert flips.name == "alone-flips-studio" and base_of(flips) == row_of("alone", "studio")
+    with pytest.raises(SettingsError, match="alone-flips: say which site"):
+        row_of("alone-flips")
+    missing = refused(
+        "run", "alone-flips", "--site", "studio", *DATA, *SMALL, "--out", str(tmp_path)
+    )
+    assert isinstance(missing, ModelNotFound)
+    assert "accuracy run alone --site studio --data synthetic:80" in str(missing)
 
 
 @pytest.fixture(scope="module")
@@ -334,11 +361,10 @@ def test_every_row_names_what_it_changes() -> None:
     assert len(set(ROW_NAMES)) == len(ROW_NAMES)
     usual = row_of("pooled")
     for name in ROW_NAMES:
-        row = row_of(name, "x" if name == "alone" else "")
+        row = row_of(name, "x" if name.startswith("alone") else "")
         changed = [f for f in vars(usual) if f != "name" and getattr(row, f) != getattr(usual, f)]
-        assert len(changed) == (
-            0 if name in ("pooled", "test-flips") else 2 if name == "smote" else 1
-        )
+        two = ("smote", "resnet18-flips", "alone-flips")
+        assert len(changed) == (0 if name == "pooled" else 2 if name in two else 1)
 
 
 @pytest.mark.parametrize("command", [(), ("run",), ("table",)])

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from common.qana.config import DEMO_CONFIG
+from common.qana.config import DEMO_CONFIG, WHOLE_CONFIG, QanaConfig
+from server.commands.network_options import network_config
 from simulation.cli import cli
 
 pytestmark = pytest.mark.timeout(600)  # real runs, on a machine that may be busy
@@ -45,3 +46,14 @@ def test_what_comes_with_fedqana_is_no_start_for_it(tmp_path: Path) -> None:
 def test_an_element_that_there_is_not_is_named(tmp_path: Path) -> None:
     refused = invoke(*RUN, "--elements", "attention,ghost", "--out", str(tmp_path))
     assert "'ghost' is no element; give some of attention, residual" in str(refused.exception)
+
+
+def test_elements_by_default_are_those_of_the_network() -> None:
+    assert network_config("default", None) == QanaConfig() and not QanaConfig().elements
+    assert network_config("default", "all") == WHOLE_CONFIG
+    assert network_config("small", None) == network_config("small", "all") == DEMO_CONFIG
+    assert network_config("small", "none").elements == ()
+    assert network_config("default", "excitation, attention").elements == (
+        "attention",
+        "excitation",
+    )

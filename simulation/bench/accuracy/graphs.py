@@ -1,7 +1,7 @@
-"""The float networks of the benchmark: QANA, QANA without one of its elements, ResNet-18."""
+"""The float networks of the benchmark: QANA, QANA with plain convolutions, ResNet-18."""
 
 from common.keras_setup import keras, tf
-from common.qana.config import DEMO_CONFIG, ELEMENTS, Element, QanaConfig
+from common.qana.config import DEMO_CONFIG, QanaConfig
 from common.qana.network import (
     BATCH_NORM_EPSILON,
     BATCH_NORM_MOMENTUM,
@@ -13,12 +13,6 @@ from simulation.bench.accuracy.rows import Graph
 
 layers = keras.layers
 
-_LACKING: dict[Graph, Element] = {
-    "no-attention": "attention",
-    "no-se": "excitation",
-    "no-residual": "residual",
-}
-
 
 def build_graph(graph: Graph, config: QanaConfig, n_classes: int, seed: int) -> keras.Model:
     """uint8 images (n, size, size, 3) to logits (n, n_classes); weights depend on ``seed`` only.
@@ -26,13 +20,10 @@ def build_graph(graph: Graph, config: QanaConfig, n_classes: int, seed: int) -> 
     ResNet-18 has its own widths, small ones beside the small QANA.
     """
     if graph == "resnet18":
-        widths = SMALL_WIDTHS if config == DEMO_CONFIG else WIDTHS
+        widths = SMALL_WIDTHS if config.widths == DEMO_CONFIG.widths else WIDTHS
         return resnet18(config.input_size, n_classes, seed, widths)
     if graph == "plain-convolutions":
         return build_training_graph(config, n_classes, seed, features=_plain)
-    if graph in _LACKING:
-        elements = tuple(element for element in ELEMENTS if element != _LACKING[graph])
-        config = config.model_copy(update={"elements": elements})
     return build_training_graph(config, n_classes, seed)
 
 

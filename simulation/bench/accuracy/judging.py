@@ -39,7 +39,8 @@ def judge(
     scores : float32 array, shape (n, C)
         Of ``cases.test``, by the network's logits.
     validation_scores : float32 array, shape (m, C), or None
-        Of ``cases.validation``: they fit the temperature of ``ece.calibrated`` and nothing else.
+        Of ``cases.validation``: they fit the temperature of ``ece.calibrated``, and are judged by
+        themselves.
     cases : SeedCases
     prior_strength : float
         tau of the logit adjustment the network was trained with.
@@ -53,7 +54,9 @@ def judge(
         site; ``with_prior``, accuracy and macro-F1 with the training classes' log prior put back;
         ``ece`` of softmax, and of temperature and prior as a site uses them (None without);
         ``referral``, accuracy over the share of cases that is referred (`common.referral_curve`),
-        the least confident by these probabilities first, or without them by softmax.
+        the least confident by these probabilities first, or without them by softmax;
+        ``validation``, balanced accuracy, macro-F1 and AUC of the validation lesions, by which rows
+        can be chosen (None without).
     """
     labels, codes = cases.test.labels, cases.codes
     counts = ScoreCounts.from_logits(scores, labels)
@@ -80,7 +83,16 @@ def judge(
         "referral": _referral(
             probabilities(scores) if calibrated is None else calibrated, scores, cases.test
         ),
+        "validation": _held_back(validation_scores, cases),
     }
+
+
+def _held_back(scores: Scores | None, cases: SeedCases) -> dict[str, Any] | None:
+    if scores is None:
+        return None
+    counts = ScoreCounts.from_logits(scores, cases.validation.labels)
+    found = summarize(counts, cases.codes).to_json()
+    return {name: found[name] for name in ("balanced_accuracy", "macro_f1", "macro_auc")}
 
 
 def _expected_error(shares: NDArray[np.float64], scores: Scores, cases: Cases) -> float:

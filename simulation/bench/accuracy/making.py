@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +24,9 @@ from simulation.bench.accuracy.central_training import CentralTrainer, Epoch, Sc
 from simulation.bench.accuracy.graphs import build_graph
 from simulation.bench.accuracy.judging import Scores, judge, shown_accuracy
 from simulation.bench.accuracy.records import found_record, record_file, stem_of, write_record
-from simulation.bench.accuracy.rows import ALONE, FLIPS, LEAKY, POOLED, Row, row_of
+from simulation.bench.accuracy.rows import LEAKY, RESNET18, Row, base_of
 from simulation.bench.accuracy.seed_data import VIEWS, SeedCases, data_name, seed_cases
 from simulation.bench.records import Record, size_of, software_versions
-
-CONFIGS = {"default": QanaConfig(), "small": DEMO_CONFIG}
 
 FLOAT32 = "TensorFlow float32 on CPU"
 BFLOAT16 = "TensorFlow bfloat16 (oneDNN mixed precision) on CPU"
@@ -39,15 +36,16 @@ BFLOAT16 = "TensorFlow bfloat16 (oneDNN mixed precision) on CPU"
 class Options:
     """How records are made; the defaults of ``schedule`` are those of docs/benchmarks.md.
 
-    ``schedule`` holds epochs, batch, learning rate and batch norm's share; the rest of it is the
-    row's. ``initial`` is "random", "pretrained" or a file of weights that QANA starts from.
-    ``tell`` gets lines of progress, ``finding`` the progress of a saliency crop.
+    ``network`` is QANA's shape, with the elements of rows that name none. ``schedule`` holds
+    epochs, batch, learning rate and batch norm's share; the rest of it is the row's. ``initial`` is
+    "random", "pretrained" or a file of weights that QANA starts from. ``tell`` gets lines of
+    progress, ``finding`` the progress of a saliency crop.
     """
 
     data: str
     out: Path
     classes: ClassMap = HAM10000_CLASSES
-    network: str = "default"
+    network: QanaConfig = field(default_factory=QanaConfig)
     schedule: Schedule = field(default_factory=Schedule)
     saliency_weights: str = ""
     bfloat16: bool = False
@@ -55,15 +53,15 @@ class Options:
     tell: Callable[[str], None] = lambda line: None
     finding: Tell = lambda done, total: None
 
-    @property
-    def config(self) -> QanaConfig:
-        """QANA's shape."""
-        return CONFIGS[self.network]
+    def config(self, row: Row) -> QanaConfig:
+        """QANA's shape, with the elements that the row names."""
+        if row.elements is None:
+            return self.network
+        return self.network.model_copy(update={"elements": row.elements})
 
-    @cached_property
-    def initial_content(self) -> bytes:
+    def initial_content(self, row: Row) -> bytes:
         """The file that QANA starts from, empty for random weights; raises as its reader."""
-        return initial_content(self.initial, self.config)
+        return initial_content(self.initial, self.config(row))
 
 
 def make_record(row: Row, seed: int, options: Options) -> Record:
@@ -74,30 +72,29 @@ def make_record(row: Row, seed: int, options: Options) -> Record:
     SettingsError
         One that was made otherwise is there; options that do not go with the row.
     ModelNotFound
-        The weights of "pooled" that "test-flips" needs are not there.
+        The weights of the row whose network is judged by eight views are not there.
     DataError
         As `seed_cases`.
     """
-    if options.bfloat16 and row.graph != "resnet18":
+    if options.bfloat16 and row.graph != RESNET18:
         raise SettingsError(f"--bfloat16 goes with the row 'resnet18', not with '{row.name}'")
     if options.initial != RANDOM and row.graph != "qana":
-        raise SettingsError(
-            f"--initial goes with rows of the whole QANA, not with '{row.name}'; leave it out"
-        )
+        raise SettingsError(f"--initial goes with QANA, not with '{row.name}'; leave it out")
+    config = options.config(row)
     settings = _settings(row, options)
     found = found_record(options.out, row.name, seed, settings)
     if found is not None:
         return found
     cases = seed_cases(
-        row, options.data, seed, options.classes, options.config.input_size, options.out,
+        row, options.data, seed, options.classes, config.input_size, options.out,
         options.saliency_weights, options.finding,
     )  # fmt: skip
     started = time.perf_counter()
     _use_bfloat16(options.bfloat16)
     first = derive_seed(seed, "bench", "weights")
-    model = build_graph(row.graph, options.config, len(cases.codes), first)
-    if content := options.initial_content:
-        set_weights(model, start_from(content, options.config, len(cases.codes), first))
+    model = build_graph(row.graph, config, len(cases.codes), first)
+    if content := options.initial_content(row):
+        set_weights(model, start_from(content, config, len(cases.codes), first))
     about: Record = {
         "row": row.name,
         "seed": seed,
@@ -114,8 +111,8 @@ def make_record(row: Row, seed: int, options: Options) -> Record:
         "test": {**size_of(cases.test.lesion_ids), "sha256": cases.test_hash()},
         "overlap": cases.overlap(),
     }
-    if row.name == FLIPS:
-        scores, held_scores = _flipped(model, seed, options, cases)
+    if row.views_of:
+        scores, held_scores = _by_all_views(model, row, seed, options, cases)
     else:
         trainer = _trained(model, row, seed, options, cases)
         scores = trainer.logits(cases.test.images)
@@ -135,8 +132,9 @@ def _settings(row: Row, options: Options) -> dict[str, Any]:
         "data": data_name(options.data),
         "classes": list(options.classes.codes),
         "sites": "source",
-        "network": options.network,
+        "network": _name_of(options.network),
         "graph": row.graph,
+        "elements": list(options.config(row).elements),
         "epochs": schedule.epochs,
         "batch": schedule.batch,
         "learning_rate": schedule.learning_rate,
@@ -148,9 +146,9 @@ def _settings(row: Row, options: Options) -> dict[str, Any]:
         "crop": row.crop,
         "saliency_weights": Path(options.saliency_weights).name,
         "bfloat16": options.bfloat16,
-        "initial": start_id(options.initial_content),
+        "initial": start_id(options.initial_content(row)),
     }
-    if row.name == FLIPS:
+    if row.views_of:
         settings["symmetries"] = SYMMETRIES
     if row.name == LEAKY:
         settings["views"] = VIEWS
@@ -190,17 +188,17 @@ def _trained(
     return trainer
 
 
-def _flipped(
-    model: keras.Model, seed: int, options: Options, cases: SeedCases
+def _by_all_views(
+    model: keras.Model, row: Row, seed: int, options: Options, cases: SeedCases
 ) -> tuple[Scores, Scores | None]:
-    """Mean logits of test and validation images over the symmetries, by the pooled network."""
-    pooled = row_of(POOLED)
-    there = found_record(options.out, POOLED, seed, _settings(pooled, options))
-    file = _weights_file(options, pooled, seed)
+    """Mean logits of test and validation images over the symmetries, by another row's network."""
+    base = base_of(row)
+    there = found_record(options.out, base.name, seed, _settings(base, options))
+    file = _weights_file(options, base, seed)
     if there is None or not file.exists():
         raise ModelNotFound(
-            f"{FLIPS} needs the network of {record_file(options.out, POOLED, seed)}; make it with "
-            f"'{_command(pooled, seed, options)} --out {options.out}'"
+            f"{row.name} needs the network of {record_file(options.out, base.name, seed)}; make it "
+            f"with '{_command(base, seed, options)} --out {options.out}'"
         )
     set_weights(model, from_npz(file.read_bytes()))
     mean_logits = over_symmetries(CentralTrainer(model).logits)
@@ -221,17 +219,30 @@ def _partial_file(options: Options, row: Row, seed: int) -> Path:
     return options.out / f"{stem_of(row.name, seed)}.partial.npz"
 
 
+def _name_of(config: QanaConfig) -> str:
+    """What ``--network`` calls a network's widths."""
+    return "small" if config.widths == DEMO_CONFIG.widths else "default"
+
+
+def _network_options(config: QanaConfig) -> str:
+    """The options that give a network, in front of them a blank; empty for the default one."""
+    usual = DEMO_CONFIG if _name_of(config) == "small" else QanaConfig()
+    text = " --network small" if usual == DEMO_CONFIG else ""
+    if config.elements != usual.elements:
+        text += f" --elements {','.join(config.elements) or 'none'}"
+    return text
+
+
 def _command(row: Row, seed: int, options: Options) -> str:
     """What makes the record again, but for where the data and the records are."""
     usual, mine = Schedule(), options.schedule
-    name = f"{ALONE} --site {row.site}" if row.site else row.name
+    name = f"{row.name.removesuffix(f'-{row.site}')} --site {row.site}" if row.site else row.name
     text = f"fedqana bench accuracy run {name} --data {data_name(options.data)} --seed {seed}"
     text += f" --epochs {mine.epochs}"
     for option in ("batch", "learning_rate", "freeze_batch_norm"):
         if getattr(mine, option) != getattr(usual, option):
             text += f" --{option.replace('_', '-')} {getattr(mine, option):g}"
-    if options.network != "default":
-        text += f" --network {options.network}"
+    text += _network_options(options.network)
     if options.classes != HAM10000_CLASSES:
         text += f" --classes {','.join(options.classes.codes)}"
     if options.initial != RANDOM:

@@ -7,17 +7,18 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from common.errors import SettingsError
+from common.qana.config import ELEMENTS, Element
 
 if TYPE_CHECKING:
     from common.saliency.choice import CropName
 
-Graph = Literal["qana", "no-attention", "no-se", "no-residual", "plain-convolutions", "resnet18"]
-"""The float networks: QANA, QANA without one of its elements, and ResNet-18."""
+Graph = Literal["qana", "plain-convolutions", "resnet18"]
+"""The float networks: QANA, QANA without Ghost features, and ResNet-18."""
 
 ALONE = "alone"
-FLIPS = "test-flips"
 LEAKY = "leaky"
 POOLED = "pooled"
+RESNET18: Graph = "resnet18"
 
 MIXUP_ALPHA = 0.2
 """Of the Beta distribution, as for ImageNet in Zhang et al., arXiv 1710.09412."""
@@ -32,6 +33,10 @@ class Row:
     name : str
         Of the row; records, files and tables call it that.
     graph : Graph
+    elements : tuple of Element, or None
+        QANA's elements; None for those of the network that is asked for.
+    views_of : str
+        The row whose network is judged by the mean over the symmetries, instead of one trained.
     prior_strength : float
         tau of the logit adjustment (arXiv 2007.07314); 0 switches it off.
     smote : bool
@@ -48,6 +53,8 @@ class Row:
 
     name: str
     graph: Graph = "qana"
+    elements: tuple[Element, ...] | None = None
+    views_of: str = ""
     prior_strength: float = 1.0
     smote: bool = False
     augmented: bool = True
@@ -56,13 +63,21 @@ class Row:
     site: str = ""
 
 
+def _without(element: Element) -> tuple[Element, ...]:
+    return tuple(other for other in ELEMENTS if other != element)
+
+
 _ROWS = (
     Row(POOLED),
-    Row("resnet18", graph="resnet18"),
+    Row("test-flips", views_of=POOLED),
+    Row(RESNET18, graph=RESNET18),
+    Row("resnet18-flips", graph=RESNET18, views_of=RESNET18),
     Row(ALONE),
-    Row("no-attention", graph="no-attention"),
-    Row("no-se", graph="no-se"),
-    Row("no-residual", graph="no-residual"),
+    Row("alone-flips", views_of=ALONE),
+    Row("all-elements", elements=ELEMENTS),
+    Row("no-attention", elements=_without("attention")),
+    Row("no-se", elements=_without("excitation")),
+    Row("no-residual", elements=_without("residual")),
     Row("plain-convolutions", graph="plain-convolutions"),
     Row("no-logit-adjustment", prior_strength=0.0),
     Row("smote", prior_strength=0.0, smote=True),
@@ -73,7 +88,6 @@ _ROWS = (
     Row("crop-mask", crop="mask"),
     Row("no-augmentation", augmented=False),
     Row("mixup", mixup=MIXUP_ALPHA),
-    Row(FLIPS),
     Row(LEAKY, augmented=False),
 )
 ROW_NAMES = tuple(row.name for row in _ROWS)
@@ -85,10 +99,15 @@ def row_of(name: str, site: str = "") -> Row:
     Raises SettingsError where a site is missing, or given to a row that has none.
     """
     row = next(row for row in _ROWS if row.name == name)
-    if name == ALONE:
+    if ALONE in (name, row.views_of):
         if not site:
-            raise SettingsError("alone: say which site is trained on with --site")
-        return replace(row, name=f"{ALONE}-{site}", site=site)
+            raise SettingsError(f"{name}: say which site is trained on with --site")
+        return replace(row, name=f"{name}-{site}", site=site)
     if site:
         raise SettingsError(f"--site goes with the row '{ALONE}', not with '{name}'; leave it out")
     return row
+
+
+def base_of(row: Row) -> Row:
+    """The row whose network one of eight views is judged by; itself for any other."""
+    return row_of(row.views_of, row.site) if row.views_of else row

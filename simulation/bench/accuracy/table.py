@@ -21,11 +21,14 @@ METRICS: dict[str, Callable[[Any], Any]] = {
     "accuracy, prior": lambda result: result["with_prior"]["accuracy"]["value"],
     "macro-F1, prior": lambda result: result["with_prior"]["macro_f1"]["value"],
     "ECE, softmax": lambda result: result["ece"]["softmax"],
+    "validation: balanced accuracy": lambda result: _held_back(result, "balanced_accuracy"),
+    "validation: macro-F1": lambda result: _held_back(result, "macro_f1"),
+    "validation: AUC": lambda result: _held_back(result, "macro_auc"),
 }
 """What is averaged over seeds, and where a record's ``result`` has it."""
 
-_MAIN = 7
-"""So many of the metrics stand in the first table."""
+_MAIN, _SECOND = 7, 10
+"""So many of the metrics stand in the first table, and in the first two."""
 
 
 def summarized(records: Sequence[Record]) -> list[dict[str, Any]]:
@@ -46,7 +49,7 @@ def summarized(records: Sequence[Record]) -> list[dict[str, Any]]:
 
 
 def markdown(rows: Sequence[dict[str, Any]]) -> str:
-    """The tables: metrics; the prior put back; recall by class; by site; the overlap of rows."""
+    """The tables: metrics; the prior put back; validation; by class; by site; rows' overlap."""
     most = max(len(row["seeds"]) for row in rows)
     names = list(METRICS)
     seeds = {row["row"]: _seeds(len(row["seeds"]), most) for row in rows}
@@ -66,9 +69,13 @@ def markdown(rows: Sequence[dict[str, Any]]) -> str:
             ],
         ),
         markdown_table(
-            ["row", *names[_MAIN:]],
-            [[row["row"], *(spread(row["metrics"][n]) for n in names[_MAIN:])] for row in rows],
+            ["row", *names[_MAIN:_SECOND]],
+            [
+                [row["row"], *(spread(row["metrics"][n]) for n in names[_MAIN:_SECOND])]
+                for row in rows
+            ],
         ),
+        *_validation_table(rows, names[_SECOND:]),
         "Recall by class, all seeds' test images together (hits of cases):",
         markdown_table(
             ["row", *codes],
@@ -88,6 +95,20 @@ def markdown(rows: Sequence[dict[str, Any]]) -> str:
     shared = [_shared(row) for row in rows if any(row["overlap"].values())]
     backends = sorted({backend for row in rows for backend in row["backends"]})
     return "\n\n".join([*tables, *shared, f"Computed by: {'; '.join(backends)}"])
+
+
+def _validation_table(rows: Sequence[dict[str, Any]], names: Sequence[str]) -> list[str]:
+    """What a choice between rows goes by, where records have it."""
+    known = [row for row in rows if any(row["metrics"][name]["n"] for name in names)]
+    if not known:
+        return []
+    return [
+        "On validation lesions, by which rows can be chosen:",
+        markdown_table(
+            ["row", *(name.removeprefix("validation: ") for name in names)],
+            [[row["row"], *(spread(row["metrics"][n]) for n in names)] for row in known],
+        ),
+    ]
 
 
 def _summary(name: str, records: Sequence[Record]) -> dict[str, Any]:
@@ -129,6 +150,11 @@ def _read(read: Callable[[Any], Any], result: Any) -> float | None:
     except KeyError:  # of a record that was not made by `making`
         return None
     return None if found is None else float(found)
+
+
+def _held_back(result: Any, metric: str) -> float | None:
+    held = result.get("validation")
+    return None if held is None else _value(held[metric])
 
 
 def _value(estimate: Any) -> float | None:
