@@ -19,7 +19,7 @@ from common.neurons import NeuronSet
 from common.qana.config import QanaConfig
 from common.saliency.choice import CropName
 
-PROTOCOL = 12
+PROTOCOL = 13
 """Raised whenever a message changes its meaning; both sides must have the same."""
 
 Kind = Literal["handshake", "train", "balance", "evaluate", "deploy", "share", "final"]

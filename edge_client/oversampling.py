@@ -15,6 +15,7 @@ from common.data.cases import Cases
 from common.data.smote import COMPONENTS, ClassOutcome, Oversampled, smote
 from common.files import write_atomically
 from common.seeds import derive_seed
+from edge_client.site import SiteFolder, relabelled
 
 log = logging.getLogger("fedqana.site")
 
@@ -72,12 +73,34 @@ def oversampling(
                     "smote: class %s, %d cases made of %d (%s)",
                     code, outcome.made, outcome.cases, outcome.outcome,
                 )  # fmt: skip
-        write_atomically(folder / FILE, to_npz(_arrays(found, key)), 0o600)
+        write_atomically(folder / FILE, to_npz(_arrays(found, key, codes, share)), 0o600)
     return found
 
 
-def _arrays(found: Oversampled, key: str) -> dict[str, NDArray[Any]]:
+def last_made(folder: SiteFolder) -> tuple[Oversampled, tuple[str, ...]] | None:
+    """What SMOTE last made for a site's training, and the class codes that it knew in index order.
+
+    None where it made nothing, or from other training cases than the site has now; nothing is made.
+    """
+    file = folder.path / FILE
+    try:
+        about = json.loads(str(from_npz(file.read_bytes())["about"]))
+        codes, share = tuple(about["codes"]), float(about["share"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    data = folder.read()
+    cases = relabelled(data.train, data.classes, codes)
+    key = _key(cases, len(codes), derive_seed(0, "smote", data.name), share)
+    found = _kept(file, key, cases)
+    return None if found is None else (found, codes)
+
+
+def _arrays(
+    found: Oversampled, key: str, codes: tuple[str, ...], share: float
+) -> dict[str, NDArray[Any]]:
     about = {
+        "codes": codes,
+        "share": share,
         "outcomes": [asdict(outcome) for outcome in found.outcomes],
         "target": found.target,
         "components": found.components,

@@ -10,8 +10,8 @@ from common.files import write_atomically
 from common.saliency.crops import SaliencyCrop
 from common.saliency.quality import boxed
 from common.saliency.sheet import SheetCase, sample_for_sheet, write_sheet
-from edge_client.oversampling import FILE, oversampling
-from edge_client.site import SiteFolder, relabelled
+from edge_client.oversampling import FILE, last_made
+from edge_client.site import SiteFolder
 from server.report.build import SHEETS
 from server.run_folder import RunFolder
 from simulation.run import stored_settings
@@ -46,9 +46,8 @@ def write_contact_sheets(folder: Path) -> list[Path]:
     if plan.balance == "smote":
         for site in sorted((folder / "sites").glob(f"*/{FILE}")):
             file = folder / SHEETS / f"smote-{site.parent.name}.html"
-            if not file.exists():
-                _smote(site.parent, plan.classes, plan.smote_share, file)
-            made.append(file)
+            if file.exists() or _smote(SiteFolder(site.parent), file):
+                made.append(file)
     return made
 
 
@@ -63,10 +62,12 @@ def _crops(settings: DataSettings, cache: Path, file: Path) -> None:
     write_sheet(cases, file, f"Crops of {settings.name}", settings.size)
 
 
-def _smote(site: Path, codes: tuple[str, ...], share: float, file: Path) -> None:
-    data = SiteFolder(site).read()
-    cases = relabelled(data.train, data.classes, codes)
-    found = oversampling(cases, codes, data.name, share, site)
-    page = smote_sheet(found, codes, f"SMOTE at {data.name}", seed=0)
+def _smote(site: SiteFolder, file: Path) -> bool:
+    """Whether there was something to show."""
+    made = last_made(site)
+    if made is None:
+        return False
+    page = smote_sheet(*made, f"SMOTE at {site.path.name}", seed=0)
     file.parent.mkdir(mode=0o700, exist_ok=True)
     write_atomically(file, page.encode(), _READABLE_BY_OWNER)
+    return True

@@ -1,17 +1,20 @@
 """A simulated run from its settings to its report."""
 
+import logging
 from pathlib import Path
 from typing import Literal
 
 from pydantic import ValidationError
 
 from common.classes import ClassMap
-from common.errors import RunMismatch, RunNotFound, StateDamaged, StorageFull
+from common.errors import FedqanaError, RunMismatch, RunNotFound, StateDamaged, StorageFull
 from common.files import write_atomically, writing_to
 from server.plan import RunPlan
 from server.progress import Progress, tell
 from server.run_folder import RunFolder, StoredPlan
 from simulation.sites import DataSettings, write_sites
+
+log = logging.getLogger("fedqana.run")
 
 Engine = Literal["in-process", "ray"]
 
@@ -108,7 +111,12 @@ def write_run_report(folder: Path, database: str, run: str) -> Path:
     with open_history(database, create=False) as history:
         record = history.load_record(run)
     try:
-        write_contact_sheets(folder)
+        try:
+            write_contact_sheets(folder)
+        except StorageFull:
+            raise
+        except FedqanaError as error:  # the report can do without
+            log.warning("no contact sheets: %s", error)
         write_report(record, output)
     except StorageFull as error:
         raise StorageFull(

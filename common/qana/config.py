@@ -5,7 +5,15 @@ import json
 import math
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 Width = Annotated[int, Field(ge=8, le=1024)]
 Stride = Annotated[int, Field(ge=1, le=2)]
@@ -43,8 +51,9 @@ class QanaConfig(BaseModel):
         Units of the 1-bit spike generator: what the chip learns from.
     elements : tuple of Element
         Those of `ELEMENTS` that the network has, in that order, whatever order is given; by
-        default none, as none was worth its weights (docs/benchmarks.md, "Ablations"). Where only
-        ``widths`` are given it has all, as in bundles of before there was a choice.
+        default none, as none was worth its weights (docs/benchmarks.md, "Ablations"). Where
+        ``widths`` are given, but no elements, it has all, as in bundles of before there was a
+        choice; and where it has all, they are left out of its JSON, which is as it was then.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -83,12 +92,17 @@ class QanaConfig(BaseModel):
             raise ValueError(f"input_size {self.input_size} cannot be halved by all strides")
         return self
 
+    @model_serializer(mode="wrap")
+    def _without_a_choice(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Cards (which are sealed), digests and what is compared stay those of before the choice.
+        values: dict[str, Any] = dump(self)
+        if self.elements == ELEMENTS:
+            del values["elements"]
+        return values
+
     def digest(self) -> str:
         """SHA-256 of the canonical JSON form: equal digests mean equal weight shapes."""
-        values = self.model_dump(mode="json")
-        if self.elements == ELEMENTS:  # digests of before there was a choice stay
-            del values["elements"]
-        text = json.dumps(values, sort_keys=True)
+        text = json.dumps(self.model_dump(mode="json"), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
 

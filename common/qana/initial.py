@@ -106,6 +106,11 @@ def start_from(
         stored = from_npz(content, uncompressed=True)
     except ValueError as error:
         raise DataUnreadable(f"{name}: {error}; {what}") from error
+    more = [key for key in stored if key not in weights and key != ABOUT]
+    if more and not more[0].startswith(_HEAD):
+        raise DataUnreadable(
+            f"{name} is of a network with more elements than this one ({more[0]}); {what}"
+        )
     for key, array in weights.items():
         if key.startswith(_HEAD):
             continue

@@ -27,7 +27,7 @@ _AUDIT_BYTES = 16 * 2**20
 _SCRATCH_BYTES = 50_000_000
 
 _NEEDED_MEMORY = 2_000_000_000
-"""Bytes. Measured with the default network: a trainer takes up to 1.5 GB in
+"""Bytes. Measured with the network with all elements: a trainer takes up to 1.5 GB in
 training, Flower's node 0.15 GB, service and supervisor 0.15 GB."""
 
 

@@ -4,6 +4,7 @@ import math
 from typing import Any
 
 from common.bundle import FLOAT, QUANTIZED, Bundle
+from common.qana.config import ELEMENTS
 from common.qana.weights import is_statistic
 from server.commands.terminal import plain_console, print_table
 from server.model_lookup import FoundModel
@@ -73,7 +74,7 @@ def print_description(told: dict[str, Any]) -> None:
             f"(strides {', '.join(map(str, config['strides']))}; depth {config['depth']}), "
             f"transform {config['transform']}, spikes {config['spikes']}"
         ),
-        "elements": ", ".join(config["elements"]) or "none",
+        "elements": ", ".join(config.get("elements", ELEMENTS)) or "none",
         "parameters": (
             f"{told['parameters']['float']:,} trained, "
             f"{told['parameters']['quantized']:,} in the folded chain"

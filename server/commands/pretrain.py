@@ -51,7 +51,7 @@ def pretrain(
     """Make the weights that runs start from, by learning an ImageNet network's features.
 
     QANA learns to predict what EfficientNet-Lite0 (the extra 'saliency') sees in the pictures. It
-    takes some 50 ms a picture on one core with the default settings.
+    takes some 40 ms a picture on one core with the default settings.
     """
     from common.files import write_atomically
     from common.qana.initial import start_from, start_id, to_content

@@ -42,9 +42,16 @@ def write_report(record: RunRecord, output: Path) -> None:
         run_id=record.run.run_id,
         facts=facts(record),
         sections=sections(record),
-        sheets=sorted(file.name for file in (output.parent / SHEETS).glob("*.html")),
+        sheets=sorted(file.name for file in _sheets(record, output)),
         sheets_folder=SHEETS,
         written=moment(datetime.now(UTC)),
         version=__version__,
     )
     write_atomically(output, html.encode("utf-8", errors="replace"))
+
+
+def _sheets(record: RunRecord, output: Path) -> list[Path]:
+    """The contact sheets, where the report is written into its run's folder, moved or not."""
+    if output.parent.name != Path(record.run.folder).name:
+        return []
+    return list((output.parent / SHEETS).glob("*.html"))

@@ -33,7 +33,7 @@ from common.data.preparation import prepare_cases
 from common.data.splits import FRACTIONS, split_by_lesion
 from common.errors import SettingsError
 from common.files import sha256_of, write_atomically
-from common.qana.config import DEMO_CONFIG, WHOLE_CONFIG, QanaConfig
+from common.qana.config import DEMO_CONFIG, ELEMENTS, WHOLE_CONFIG, QanaConfig
 from common.qana.convert import convert, keras_spikes_and_logits
 from common.qana.fold import fold
 from common.qana.networks import Phase, initial_weights, network
@@ -49,7 +49,7 @@ from simulation.sites import read_images
 SHAPES: dict[str, QanaConfig] = {
     "bare": QanaConfig(),
     "whole": WHOLE_CONFIG,
-    "late-strides": QanaConfig(strides=(1, 2, 2, 2)),
+    "late-strides": QanaConfig(strides=(1, 2, 2, 2), elements=ELEMENTS),
     "wide": QanaConfig(widths=(48, 96, 128, 256), strides=(2, 2, 2, 1)),
     "half-width": QanaConfig(stem=16, widths=(16, 32, 64, 128), strides=(1, 2, 2, 2)),
     "half-width-early": QanaConfig(stem=16, widths=(16, 32, 64, 128), strides=(2, 2, 2, 1)),
@@ -98,14 +98,18 @@ class BenchSettings:
     def name(self) -> str:
         """Folder of the network below the bench's."""
         name = f"seed-{self.seed}" + (f"-without-{self.hold_out}" if self.hold_out else "")
-        name += f"-{self.shape}"
+        if self.shape != "whole":  # as when there was no other of these widths
+            name += f"-{self.shape}"
         return name + "".join(f"-{what}-{value:g}" for what, value in self._unusual.items())
 
     @property
     def floating(self) -> dict[str, Any]:
         """What the float half depends on."""
         names = ("seed", "hold_out", "shape", "float_epochs", "learning_rate", "batch")
-        return {name: getattr(self, name) for name in names}
+        values = {name: getattr(self, name) for name in names}
+        return values | (
+            {"shape": "default"} if self.shape == "whole" else {}
+        )  # its name of before
 
     @property
     def options(self) -> str:

@@ -170,7 +170,7 @@ def train(
     qat_epochs: int,
     **qat_options: Any,
 ) -> None:
-    """Train the networks that the other commands measure; hours for the default network.
+    """Train the networks that the other commands measure; hours with the default options.
 
     The float half does not depend on the last four options: it is taken from the network with the
     usual ones where that is there.

@@ -43,7 +43,11 @@ def accuracy() -> None:
     "--seed", "seeds", type=click.IntRange(0, 2**32 - 1), multiple=True, default=(0, 1, 2),
     show_default=True, help="Seed of split, weights and training; give it once for each.",
 )  # fmt: skip
-@click.option("--site", default="", help="The site that 'alone' is trained on.")
+@click.option(
+    "--site",
+    default="",
+    help="The site that 'alone', or the network of 'alone-flips', is trained on.",
+)
 @click.option(
     "--epochs", type=click.IntRange(1), default=48, show_default=True,
     help="Passes over the training images; 'leaky' takes a quarter of them over four views each.",

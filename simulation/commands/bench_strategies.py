@@ -94,7 +94,7 @@ def strategies() -> None:
 )
 @click.option(
     "--network", type=click.Choice(["default", "small"]), default="default", show_default=True,
-    help="QANA's widths; 'small' is for trying things out.",
+    help="The default network of runs, without QANA's elements, or a small one with all of them.",
 )  # fmt: skip
 @initial_option("pretrained")
 @click.option(

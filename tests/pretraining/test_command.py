@@ -34,6 +34,8 @@ def test_pretrain_writes_weights_that_a_plan_names(tmp_path: Path) -> None:
     assert settings["config"].elements == ("residual",)
     with pytest.raises(DataUnreadable, match="not of a network of this shape"):
         plan_settings({**options, "elements": "residual,attention"})
+    with pytest.raises(DataUnreadable, match="of a network with more elements than this one"):
+        plan_settings({**options, "elements": "none"})
     assert settings["initial"] == told["sha256"]
     assert content == file.read_bytes()
 

@@ -16,13 +16,13 @@ from common.qana.convert import convert
 from common.qana.networks import Network, network
 from common.qana.quantize import ACTIVATION_STEP, chain_names
 from common.qana.weights import Float, NamedWeights
-from tests.qana.tiny import TINY, quantized_from, random_images, random_weights
+from tests.qana.tiny import BARE, TINY, quantized_from, random_images, random_weights
 
 # Pooled over 9 positions, by which no division is exact; blocks of stride 1 and 2.
 ODD = QanaConfig(
     input_size=48, stem=8, widths=(8, 12, 20), strides=(2, 2, 2), transform=24, spikes=40
 )
-CLASSES = {QanaConfig(): 7, DEMO_CONFIG: 5, ODD: 9, TINY: 3}
+CLASSES = {QanaConfig(): 7, DEMO_CONFIG: 5, ODD: 9, TINY: 3, BARE: 3}
 
 
 @functools.cache  # not `network`'s own, which forgets: models and what is made of them go together
@@ -77,7 +77,7 @@ def assert_equal(config: QanaConfig, images: NDArray[np.uint8]) -> None:
         assert found.logits.numpy().tobytes() == logits[:n].numpy().tobytes()
 
 
-@pytest.mark.parametrize("config", CLASSES, ids=["default", "demo", "odd", "tiny"])
+@pytest.mark.parametrize("config", CLASSES, ids=["default", "demo", "odd", "tiny", "bare"])
 def test_random_networks_compute_the_same(config: QanaConfig) -> None:
     net = net_of(config)
     net.set_weights(random_quantized(net, 1, 0.5))
@@ -151,7 +151,9 @@ def gradients(config: QanaConfig) -> tuple[list[Float], list[Float]]:
     return [g.numpy() for g in expected], [g.numpy() for g in tape.gradient(value, variables)]
 
 
-@pytest.mark.parametrize("config", [DEMO_CONFIG, ODD, TINY], ids=["demo", "odd", "tiny"])
+@pytest.mark.parametrize(
+    "config", [DEMO_CONFIG, ODD, TINY, BARE], ids=["demo", "odd", "tiny", "bare"]
+)
 def test_gradients_are_the_same(config: QanaConfig) -> None:
     """Up to rounding: sums of thousands of float32 terms, in another order."""
     net = net_of(config)

@@ -11,8 +11,9 @@ from common.akida_runtime import LearningProgram, Program
 from common.bundle import load_bundle
 from common.errors import ModelNotFound, SettingsError
 from common.neurons import connections_of
+from common.qana.config import ELEMENTS
 from edge_client.prototypes import discriminative_prototypes
-from simulation.bench.networks import SHAPES, Seen, known_codes
+from simulation.bench.networks import SHAPES, BenchSettings, Seen, known_codes
 from simulation.bench.on_chip import best_recall, drawn, herded, poison, recalls, teach
 from simulation.cli import cli
 from simulation.commands.bench import SHAPE_NAMES
@@ -78,6 +79,11 @@ def test_a_network_is_trained_once_and_measured(tmp_path: Path) -> None:
 
 def test_the_command_offers_the_shapes_that_there_are() -> None:
     assert tuple(SHAPES) == SHAPE_NAMES
+    assert [name for name, config in SHAPES.items() if config.elements != ELEMENTS] == ["bare"]
+    # Networks that were made before there was a choice are found again.
+    assert BenchSettings(0, shape="whole").name == "seed-0"
+    assert BenchSettings(0, shape="whole").floating["shape"] == "default"
+    assert BenchSettings(0).name == "seed-0-bare"
 
 
 def test_a_network_that_was_not_trained(tmp_path: Path) -> None:

@@ -20,10 +20,10 @@ from edge_client.site import SiteFolder
 from simulation.bench.accuracy.central_training import CentralTrainer, Epoch, Schedule, mixed
 from simulation.bench.accuracy.graphs import build_graph
 from simulation.bench.accuracy.judging import judge
-from simulation.bench.accuracy.making import Options
+from simulation.bench.accuracy.making import Options, _settings
 from simulation.bench.accuracy.rows import ROW_NAMES, base_of, row_of
 from simulation.bench.accuracy.seed_data import SeedCases, seed_cases
-from simulation.bench.accuracy.table import markdown, summarized
+from simulation.bench.accuracy.table import _place, markdown, summarized
 from simulation.cli import cli
 
 pytestmark = pytest.mark.timeout(900)  # real runs, on a machine that may be busy
@@ -217,6 +217,24 @@ def test_a_record_is_made_once(tmp_path: Path) -> None:
     assert set(held) == {"balanced_accuracy", "macro_f1", "macro_auc"}
     assert held != flips["result"]["validation"]
     assert "On validation lesions" in invoke("table", str(tmp_path)).output
+
+
+def test_records_of_before_there_were_elements_to_choose_are_those_of_the_whole_network() -> None:
+    def settings(name: str, network: QanaConfig) -> dict[str, Any]:
+        return _settings(row_of(name), Options("synthetic:80", Path(), network=network))
+
+    assert "elements" not in settings("pooled", WHOLE_CONFIG)
+    assert settings("pooled", QanaConfig())["elements"] == []
+    for name in ("no-attention", "no-se", "no-residual"):
+        assert settings(name, QanaConfig())["graph"] == name
+        assert "elements" not in settings(name, QanaConfig())
+    assert settings("resnet18", QanaConfig()) == settings("resnet18", WHOLE_CONFIG)
+
+
+def test_rows_stand_in_the_order_of_their_names() -> None:
+    names = ["mixup", "alone-flips-x", "alone-y", "pooled", "alone-x", "zeta"]
+    ordered = ["pooled", "alone-x", "alone-y", "alone-flips-x", "mixup", "zeta"]
+    assert sorted(names, key=_place) == ordered
 
 
 def test_eight_views_are_of_the_rows_own_network(tmp_path: Path) -> None:

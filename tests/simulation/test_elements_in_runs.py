@@ -6,9 +6,12 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from common.bundle import load_bundle
 from common.qana.config import DEMO_CONFIG, WHOLE_CONFIG, QanaConfig
 from server.commands.network_options import network_config
+from server.run_folder import RunFolder
 from simulation.cli import cli
+from tests.support.tiny_run import TINY, record_of, run_tiny
 
 pytestmark = pytest.mark.timeout(600)  # real runs, on a machine that may be busy
 
@@ -35,6 +38,18 @@ def test_a_network_without_elements_becomes_a_program_that_computes_the_same(
     layers = [layer for layer in told["mean_spikes"] if "gate" in layer or "excite" in layer]
     assert not layers and told["mean_spikes"]
     assert told["fit"]["AKD1000"]["fits"]
+
+
+def test_the_bare_network_is_distilled_compressed_and_fine_tuned_as_any(tmp_path: Path) -> None:
+    bare = TINY.model_copy(update={"elements": ()})
+    folder = run_tiny(
+        tmp_path, config=bare, fine_tuning_epochs=1, compression="quantization", distillation=1.0
+    )
+    record = record_of(folder)
+    assert record.run.state == "finished"
+    assert load_bundle(RunFolder(folder).version(2)).card.config == bare
+    deployed = [update for update in record.edge_updates if update.round == 2]
+    assert len(deployed) == 4 and all(update.switched for update in deployed)
 
 
 def test_what_comes_with_fedqana_is_no_start_for_it(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from common.data.smote import SHARE
 from common.errors import ModelNotFound, SettingsError
 from common.files import write_atomically
 from common.keras_setup import keras, tf
-from common.qana.config import DEMO_CONFIG, QanaConfig
+from common.qana.config import DEMO_CONFIG, ELEMENTS, QanaConfig
 from common.qana.initial import PRETRAINED, RANDOM, initial_content, start_from, start_id
 from common.qana.weights import named_weights, set_weights
 from common.saliency.choice import Tell
@@ -133,8 +133,7 @@ def _settings(row: Row, options: Options) -> dict[str, Any]:
         "classes": list(options.classes.codes),
         "sites": "source",
         "network": _name_of(options.network),
-        "graph": row.graph,
-        "elements": list(options.config(row).elements),
+        "graph": row.name if row.ablates_elements else row.graph,
         "epochs": schedule.epochs,
         "batch": schedule.batch,
         "learning_rate": schedule.learning_rate,
@@ -148,6 +147,8 @@ def _settings(row: Row, options: Options) -> dict[str, Any]:
         "bfloat16": options.bfloat16,
         "initial": start_id(options.initial_content(row)),
     }
+    if row.graph != RESNET18 and row.elements is None and options.network.elements != ELEMENTS:
+        settings["elements"] = list(options.network.elements)  # records of before have none: all
     if row.views_of:
         settings["symmetries"] = SYMMETRIES
     if row.name == LEAKY:
@@ -164,7 +165,7 @@ def _schedule(row: Row, seed: int, options: Options) -> Schedule:
         prior_strength=row.prior_strength,
         augmented=row.augmented,
         mixup=row.mixup,
-        seed=derive_seed(seed, "bench", row.graph),
+        seed=derive_seed(seed, "bench", row.name if row.ablates_elements else row.graph),
     )
 
 

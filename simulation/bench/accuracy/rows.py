@@ -62,6 +62,11 @@ class Row:
     crop: "CropName" = "centre"
     site: str = ""
 
+    @property
+    def ablates_elements(self) -> bool:
+        """Whether the row is named after the one element that it leaves out of all."""
+        return self.elements not in (None, ELEMENTS)
+
 
 def _without(element: Element) -> tuple[Element, ...]:
     return tuple(other for other in ELEMENTS if other != element)

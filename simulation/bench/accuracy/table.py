@@ -235,8 +235,8 @@ def _check_test_images(records: Sequence[Record]) -> None:
 def _place(name: str) -> tuple[int, str]:
     """Of a row in tables; "alone-SITE" stands where "alone" does."""
     known = [i for i, row in enumerate(ROW_NAMES) if name == row or name.startswith(f"{row}-")]
-    exact = [i for i in known if name == ROW_NAMES[i]]
-    return (exact or known or [len(ROW_NAMES)])[0], name
+    longest = max(known, key=lambda i: len(ROW_NAMES[i]), default=len(ROW_NAMES))
+    return longest, name
 
 
 def _seeds(count: int, most: int) -> str:
