@@ -68,7 +68,7 @@ bench: $(READY)
 		$(ACCURACY) run $$row --site $$site --initial pretrained --data $(DATA) \
 			--out $(OUT)/pretrained || exit 1; done; done
 	$(ACCURACY) table $(OUT)/pretrained
-	for row in pooled test-flips; do \
+	for row in pooled test-flips all-elements; do \
 		$(ACCURACY) run $$row --data $(DATA) --out $(OUT)/random || exit 1; done
 	$(ACCURACY) table $(OUT)/random
 	for row in resnet18 resnet18-flips; do \
