@@ -30,14 +30,7 @@ _FORMAT = 2
 def oversampled(
     cases: Cases, codes: tuple[str, ...], name: str, share: float, folder: Path
 ) -> Cases:
-    """A site's training cases and those that SMOTE makes of them: `oversampling`'s cases."""
-    return oversampling(cases, codes, name, share, folder).cases
-
-
-def oversampling(
-    cases: Cases, codes: tuple[str, ...], name: str, share: float, folder: Path
-) -> Oversampled:
-    """What SMOTE makes of a site's training cases.
+    """A site's training cases and those that SMOTE makes of them.
 
     They are the same in every round and run, whatever process trains: making them takes up to
     minutes, so they are kept in ``folder`` / `FILE` (one file, replaced when the cases change, of
@@ -74,7 +67,7 @@ def oversampling(
                     code, outcome.made, outcome.cases, outcome.outcome,
                 )  # fmt: skip
         write_atomically(folder / FILE, to_npz(_arrays(found, key, codes, share)), 0o600)
-    return found
+    return found.cases
 
 
 def last_made(folder: SiteFolder) -> tuple[Oversampled, tuple[str, ...]] | None:

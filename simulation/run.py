@@ -111,12 +111,10 @@ def write_run_report(folder: Path, database: str, run: str) -> Path:
     with open_history(database, create=False) as history:
         record = history.load_record(run)
     try:
-        try:
-            write_contact_sheets(folder)
-        except StorageFull:
-            raise
-        except FedqanaError as error:  # the report can do without
-            log.warning("no contact sheets: %s", error)
+        write_contact_sheets(folder)
+    except FedqanaError as error:  # the report can do without
+        log.warning("no contact sheets: %s", error)
+    try:
         write_report(record, output)
     except StorageFull as error:
         raise StorageFull(

@@ -60,6 +60,14 @@ def _layer(
     )
 
 
+def _fold_residual(read: _Reader, plan: BlockPlan) -> tuple[Array, Array]:
+    """Kernel of the centre tap and offset: the projection's, or the identity."""
+    if not plan.projected:
+        return np.eye(plan.width), np.zeros(plan.width)
+    slope, offset = read.batch_norm(f"{plan.name}_skip_bn")
+    return read.get(f"{plan.name}_skip/kernel")[0, 0] * slope, offset
+
+
 def _fold_features(read: _Reader, plan: BlockPlan, elements: Collection[Element]) -> ChainLayer:
     """Ghost, residual and squeeze of one block as one 3x3 convolution."""
     primary = read.get(f"{plan.name}_primary/kernel")[0, 0]
@@ -70,14 +78,10 @@ def _fold_features(read: _Reader, plan: BlockPlan, elements: Collection[Element]
     kernel[:, :, :, half:] = depthwise[:, :, None, :] * primary[None, None, :, :]
     slope, offset = read.batch_norm(f"{plan.name}_ghost_bn")
     kernel *= slope
-    if "residual" not in elements:
-        pass
-    elif plan.projected:
-        skip_slope, skip_offset = read.batch_norm(f"{plan.name}_skip_bn")
-        kernel[1, 1] += read.get(f"{plan.name}_skip/kernel")[0, 0] * skip_slope
+    if "residual" in elements:
+        skip, skip_offset = _fold_residual(read, plan)
+        kernel[1, 1] += skip
         offset = offset + skip_offset
-    else:
-        kernel[1, 1] += np.eye(plan.width)
     if "attention" in elements:
         squeeze_slope, squeeze_offset = read.batch_norm(f"{plan.name}_squeeze_bn")
         squeeze = read.get(f"{plan.name}_squeeze/kernel") * squeeze_slope

@@ -107,9 +107,9 @@ class BenchSettings:
         """What the float half depends on."""
         names = ("seed", "hold_out", "shape", "float_epochs", "learning_rate", "batch")
         values = {name: getattr(self, name) for name in names}
-        return values | (
-            {"shape": "default"} if self.shape == "whole" else {}
-        )  # its name of before
+        if self.shape == "whole":
+            values["shape"] = "default"  # its name when there was no other of these widths
+        return values
 
     @property
     def options(self) -> str:

@@ -11,8 +11,7 @@ from common.messages import TrainAsk
 from common.qana.config import QanaConfig
 from edge_client import oversampling
 from edge_client.case_journal import CaseJournal
-from edge_client.oversampling import FILE, oversampled
-from edge_client.oversampling import oversampling as oversampling_of
+from edge_client.oversampling import FILE, last_made, oversampled
 from edge_client.site import SiteData, SiteFolder
 from edge_client.training_cases import training_cases
 from tests.edge_client.cases import CLASSES, arriving, some_cases
@@ -46,14 +45,6 @@ def test_made_once_for_every_round(tmp_path: Path, request: pytest.FixtureReques
     again = oversampled(cases, CLASSES, "a", 1.0, tmp_path)
     assert (again.images == first.images).all() and (again.labels == first.labels).all()
     assert again.case_ids == first.case_ids and again.lesion_ids == first.lesion_ids
-    whole = oversampling_of(cases, CLASSES, "a", 1.0, tmp_path)
-    assert [o.made for o in whole.outcomes] == [0, 14, 0]
-    assert whole.parents.shape == (14, 2) and (cases.labels[whole.parents] == 1).all()
-    # Each new image is its parents laid over each other, up to what was rounded and cut off.
-    first_parents, second = (cases.images[whole.parents[:, i]].astype(float) for i in (0, 1))
-    share = whole.mixing[:, None, None, None]
-    expected = (1 - share) * first_parents + share * second
-    assert np.abs(whole.made.images - expected).mean() < 2
     assert again.images.dtype == np.uint8 and again.labels.dtype == np.int64
     assert len({*again.case_ids}) == len(again)
 
@@ -126,6 +117,27 @@ def test_in_training(site: tuple[SiteFolder, SiteData]) -> None:
     assert kept.class_counts(3).tolist() == [20, 10, 1]
     plain = training_cases(ASK.model_copy(update={"balance": "none"}), folder, data)
     assert plain.case_ids == data.train.case_ids
+
+
+def test_what_was_made_can_be_looked_at(
+    site: tuple[SiteFolder, SiteData], request: pytest.FixtureRequest
+) -> None:
+    folder, data = site
+    assert last_made(folder) is None
+    cases = training_cases(ASK, folder, data)
+    request.getfixturevalue("forbidden")
+    made = last_made(folder)
+    assert made is not None and made[1] == CLASSES
+    found = made[0]
+    assert (found.cases.images == cases.images).all() and found.cases.case_ids == cases.case_ids
+    assert [outcome.made for outcome in found.outcomes] == [0, 14, 0]
+    assert found.parents.shape == (14, 2) and (cases.labels[found.parents] == 1).all()
+    # Each new image is its parents laid over each other, up to what was rounded and cut off.
+    first, second = (cases.images[found.parents[:, i]].astype(float) for i in (0, 1))
+    share = found.mixing[:, None, None, None]
+    assert np.abs(found.made.images - ((1 - share) * first + share * second)).mean() < 2
+    folder.write(replace(data, train=replace(data.train, images=data.train.images // 2)))
+    assert last_made(folder) is None
 
 
 def test_learned_cases_are_added_as_they_are(

@@ -133,7 +133,7 @@ def _settings(row: Row, options: Options) -> dict[str, Any]:
         "classes": list(options.classes.codes),
         "sites": "source",
         "network": _name_of(options.network),
-        "graph": row.name if row.ablates_elements else row.graph,
+        "graph": row.network,
         "epochs": schedule.epochs,
         "batch": schedule.batch,
         "learning_rate": schedule.learning_rate,
@@ -165,7 +165,7 @@ def _schedule(row: Row, seed: int, options: Options) -> Schedule:
         prior_strength=row.prior_strength,
         augmented=row.augmented,
         mixup=row.mixup,
-        seed=derive_seed(seed, "bench", row.name if row.ablates_elements else row.graph),
+        seed=derive_seed(seed, "bench", row.network),
     )
 
 

@@ -63,9 +63,12 @@ class Row:
     site: str = ""
 
     @property
-    def ablates_elements(self) -> bool:
-        """Whether the row is named after the one element that it leaves out of all."""
-        return self.elements not in (None, ELEMENTS)
+    def network(self) -> str:
+        """What records call the row's network, and the order of its images is drawn by.
+
+        The row's name where that says which element is left out, else the graph.
+        """
+        return self.graph if self.elements in (None, ELEMENTS) else self.name
 
 
 def _without(element: Element) -> tuple[Element, ...]:
